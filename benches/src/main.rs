@@ -1,0 +1,3 @@
+//! Measures MAMOS next to raw baselines.
+
+fn main() {}
