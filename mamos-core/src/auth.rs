@@ -65,12 +65,15 @@ pub enum Credentials {
     Registration {
         /// The token.
         token: Secret,
+        /// What the agent will prove itself with from now on. The agent makes it, at random, and keeps
+        /// it before it sends it, so that trying again after a lost answer is harmless.
+        secret: Secret,
     },
-    /// The agent is known, and shows what it was given when it registered.
+    /// The agent is known, and shows the secret that it registered with.
     Agent {
         /// Its id.
         id: AgentId,
-        /// What it was given.
+        /// Its secret.
         secret: Secret,
     },
 }
@@ -177,8 +180,9 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_print() {
-        let credentials = Credentials::Registration { token: Secret::new("hunter2") };
-        assert!(!format!("{credentials:?}").contains("hunter2"));
+        let credentials =
+            Credentials::Registration { token: Secret::new("hunter2"), secret: Secret::new("hunter3") };
+        assert!(!format!("{credentials:?}").contains("hunter"));
     }
 
     #[test]

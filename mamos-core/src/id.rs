@@ -239,6 +239,19 @@ impl AgentId {
         Self { kind, uuid: *JobId::from_parts(now, random).as_uuid() }
     }
 
+    /// Derives the id of an agent from the hash of the secret that it registers with, so that
+    /// registering twice with one secret makes one agent.
+    pub fn from_secret_hash(kind: AgentKind, hash: &[u8; 32]) -> Self {
+        // Hashed once more: an id is public, and must not be a part of what the store compares with.
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&Sha256::digest(hash)[..16]);
+        let uuid = uuid::Builder::from_bytes(bytes)
+            .with_version(uuid::Version::Custom)
+            .with_variant(uuid::Variant::RFC4122)
+            .into_uuid();
+        Self { kind, uuid }
+    }
+
     /// The type of the agent.
     pub fn kind(&self) -> &AgentKind {
         &self.kind

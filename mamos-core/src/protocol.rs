@@ -275,9 +275,14 @@ pub struct Dispatched {
         skip_serializing_if = "Option::is_none"
     )]
     pub timeout: Option<Duration>,
-    /// When the job is given up, by the orchestrator's clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<Timestamp>,
+    /// After how long the job is given up. Not a time of day: clocks differ.
+    #[serde(
+        with = "crate::wire::optional_millis",
+        rename = "deadline_in_ms",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub deadline_in: Option<Duration>,
     /// W3C trace context of the enqueuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,

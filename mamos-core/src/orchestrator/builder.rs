@@ -1,0 +1,180 @@
+//! Builds an orchestrator and checks its settings against each other.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::authenticator::StoreAuthenticator;
+use super::engine::Engine;
+use super::entropy::Entropy;
+use super::session::Inlets;
+use super::settings::Settings;
+use super::{NotYetRun, Orchestrator, enqueue, settle, upkeep};
+use crate::Result;
+use crate::auth::Authenticator;
+use crate::clock::{Clock, SystemClock};
+use crate::store::Store;
+use crate::transport::Listener;
+use crate::whitelist::{DenyAll, Whitelist};
+
+/// How many requests may wait for the store, of each sort, before callers wait.
+const QUEUE: usize = 1024;
+
+/// Settings of an [`Orchestrator`]. Every one but the store has a default.
+#[must_use]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    listeners: Vec<Arc<dyn Listener>>,
+    whitelist: Arc<dyn Whitelist>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    clock: Arc<dyn Clock>,
+    seed: Option<u64>,
+    settings: Settings,
+}
+
+impl Builder {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            listeners: Vec::new(),
+            whitelist: Arc::new(DenyAll),
+            authenticator: None,
+            clock: Arc::new(SystemClock),
+            seed: None,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Takes agents from this listener. May be called more than once. Default: none.
+    pub fn listener(mut self, listener: impl Listener) -> Self {
+        self.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Permits commands by this whitelist. Default: no command is permitted.
+    pub fn whitelist(mut self, whitelist: Arc<dyn Whitelist>) -> Self {
+        self.whitelist = whitelist;
+        self
+    }
+
+    /// Admits agents by this authenticator. Default: [`StoreAuthenticator`] over the store.
+    pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.authenticator = Some(authenticator);
+        self
+    }
+
+    /// Takes the time from this clock. Default: the wall clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Draws ids, secrets and jitter from this seed, so that a simulation can be repeated. Never in
+    /// production: secrets could be guessed. Default: seeded by the operating system.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The name of this orchestrator, unique among those on one store. 1 to 128 bytes. Default: `main`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.settings.name = name.into();
+        self
+    }
+
+    /// After how long without a sign of an agent its jobs are given to others. Default: 30 s.
+    pub fn lease_ttl(mut self, lease_ttl: Duration) -> Self {
+        self.settings.lease_ttl = lease_ttl;
+        self
+    }
+
+    /// How often agents must say something. Less than half of the lease. Default: 10 s.
+    pub fn heartbeat_every(mut self, heartbeat_every: Duration) -> Self {
+        self.settings.heartbeat_every = heartbeat_every;
+        self
+    }
+
+    /// The longest time between two looks for due work. What is known to be due is done in time without
+    /// it. Default: 1 s.
+    pub fn sweep_every(mut self, sweep_every: Duration) -> Self {
+        self.settings.sweep_every = sweep_every;
+        self
+    }
+
+    /// How many jobs an agent is sent beyond its slots, so that it need not wait for the next; never
+    /// more than it has slots. They are taken back when another agent has nothing to do. Default: 16.
+    pub fn prefetch(mut self, prefetch: u32) -> Self {
+        self.settings.prefetch = prefetch;
+        self
+    }
+
+    /// The largest arguments and the largest output of a job, in bytes. 1 to 2 MiB. Default: 1 MiB.
+    pub fn max_payload_bytes(mut self, max_payload_bytes: usize) -> Self {
+        self.settings.max_payload_bytes = max_payload_bytes;
+        self
+    }
+
+    /// How much of what a run prints is kept, in bytes. Default: 64 MiB.
+    pub fn max_log_bytes(mut self, max_log_bytes: u64) -> Self {
+        self.settings.max_log_bytes = max_log_bytes;
+        self
+    }
+
+    /// For how long ended jobs are kept; `None` keeps them for ever. Default: 7 days.
+    pub fn keep_ended(mut self, keep_ended: Option<Duration>) -> Self {
+        self.settings.keep_ended = keep_ended;
+        self
+    }
+
+    /// How many connections a listener serves at once, strangers included. Default: 20000.
+    pub fn max_connections(mut self, max_connections: usize) -> Self {
+        self.settings.max_connections = max_connections.clamp(1, 1_000_000);
+        self
+    }
+
+    /// Makes the orchestrator. It takes jobs at once, and agents when it [runs](Orchestrator::run).
+    ///
+    /// Must be called within a Tokio runtime: it spawns the tasks that write batches, which end when
+    /// the orchestrator is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if settings contradict each other.
+    pub fn build(self) -> Result<Orchestrator> {
+        self.settings.check()?;
+        let authenticator =
+            self.authenticator.unwrap_or_else(|| Arc::new(StoreAuthenticator::new(Arc::clone(&self.store))));
+        let entropy = match self.seed {
+            Some(seed) => Entropy::seeded(seed),
+            None => Entropy::from_os(),
+        };
+        let engine = Arc::new(Engine::new(
+            self.store,
+            self.clock,
+            self.whitelist,
+            authenticator,
+            self.settings,
+            entropy,
+        ));
+        let (enqueues, enqueue_requests) = mpsc::channel(QUEUE);
+        let (reports, report_requests) = mpsc::channel(QUEUE);
+        let (renewals, renewal_requests) = mpsc::channel(QUEUE);
+        // Each ends when nobody can send to it any more.
+        tokio::spawn(enqueue::run(Arc::clone(&engine), enqueue_requests));
+        let settling = tokio::spawn(settle::run(Arc::clone(&engine), report_requests));
+        tokio::spawn(upkeep::renew(Arc::clone(&engine), renewal_requests));
+        let inlets = Inlets { reports, renewals };
+        let not_yet_run = NotYetRun { inlets, listeners: self.listeners, settling };
+        Ok(Orchestrator { engine, enqueues, not_yet_run: Arc::new(Mutex::new(Some(not_yet_run))) })
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("store", &self.store.describe())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! The dispatcher: plans claims, makes them, and sends what they gave.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::registry::Registry;
+use crate::Result;
+use crate::clock::Timestamp;
+use crate::event::What;
+use crate::id::SessionId;
+use crate::job::ClaimedJob;
+use crate::lease::{RunRef, SessionRef};
+use crate::protocol::Dispatched;
+use crate::store::{ClaimGroup, Claimed};
+
+/// Runs until the orchestrator stops.
+pub(crate) async fn run(engine: Arc<Engine>) {
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = engine.stopping.cancelled() => return,
+            () = engine.dispatch.notified() => {}
+        }
+        while !engine.stopping.is_cancelled() {
+            match pass(&engine).await {
+                Ok(true) => failures = 0,
+                Ok(false) => break,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(target: "mamos::dispatch", %error, failures, "claiming failed; trying again");
+                    engine.back_off(failures).await;
+                }
+            }
+        }
+    }
+}
+
+/// One claim, or nothing to do (`false`).
+pub(crate) async fn pass(engine: &Engine) -> Result<bool> {
+    recover(engine).await?;
+    let groups = engine.registry().plan();
+    if groups.is_empty() {
+        return Ok(false);
+    }
+    let now = engine.now();
+    match engine.store.claim(groups.clone(), now).await {
+        Ok(claimed) => {
+            send(engine, &groups, claimed, now);
+            Ok(true)
+        }
+        Err(error) => {
+            // It may have been done: what these sessions hold must be read before they get more.
+            engine.registry().claim_failed(&groups);
+            Err(error)
+        }
+    }
+}
+
+/// Finds out what a failed claim did after all, and sends that.
+async fn recover(engine: &Engine) -> Result<()> {
+    let uncertain = engine.registry().uncertain();
+    for (session, known) in uncertain {
+        let held = engine.store.held(session.id).await?;
+        let now = engine.now();
+        let mut registry = engine.registry();
+        // A job that was known before the store was asked may have ended since; only one that was not
+        // can be new, because nobody but this task claims for the session.
+        let lost: Vec<ClaimedJob> = held
+            .into_iter()
+            .filter(|held| !held.is_started && known.binary_search(&held.claimed.run).is_err())
+            .map(|held| held.claimed)
+            .filter(|job| registry.link(session.id).is_some_and(|link| link.holds(job.run.job).is_none()))
+            .collect();
+        hand_over(engine, &mut registry, session, lost, now);
+        registry.certain(session);
+    }
+    Ok(())
+}
+
+fn send(engine: &Engine, groups: &[ClaimGroup], claimed: Claimed, now: Timestamp) {
+    if let Some(next_due) = claimed.next_due {
+        engine.due.no_later_than(next_due);
+    }
+    let takers: BTreeMap<SessionId, (usize, SessionRef)> = groups
+        .iter()
+        .enumerate()
+        .flat_map(|(index, group)| {
+            group.takers.iter().map(move |taker| (taker.session.id, (index, taker.session)))
+        })
+        .collect();
+    let mut left: Vec<usize> =
+        groups.iter().map(|group| group.takers.iter().map(|taker| taker.limit as usize).sum()).collect();
+    let mut registry = engine.registry();
+    for (session, jobs) in claimed.jobs {
+        let Some((group, session)) = takers.get(&session) else { continue };
+        left[*group] = left[*group].saturating_sub(jobs.len());
+        // If the link is gone, its session holds the jobs until it resumes or expires.
+        hand_over(engine, &mut registry, *session, jobs, now);
+    }
+    for (group, left) in groups.iter().zip(left) {
+        let has_stale = group.takers.iter().any(|taker| claimed.stale.contains(&taker.session.id));
+        if left == 0 || has_stale {
+            for lane in &group.lanes {
+                registry.lane_ready_by_id(*lane);
+            }
+        }
+    }
+    for session in claimed.stale {
+        if let Some(link) = takers.get(&session).and_then(|(_, session)| registry.disconnect(*session)) {
+            // The agent comes back with what it has, and is told what it still holds.
+            link.outbox.close(None);
+        }
+    }
+}
+
+fn hand_over(
+    engine: &Engine,
+    registry: &mut Registry,
+    session: SessionRef,
+    jobs: Vec<ClaimedJob>,
+    now: Timestamp,
+) {
+    if jobs.is_empty() || !registry.dispatched(session, jobs.iter().map(|job| (job.run, job.lane))) {
+        return;
+    }
+    let Some(link) = registry.link(session.id) else { return };
+    if engine.events.is_watched() {
+        for job in &jobs {
+            let (agent, counters) = (link.agent.clone(), job.counters);
+            engine.events.tell(now, What::JobDispatched { run: job.run, agent, counters });
+        }
+    }
+    link.outbox.dispatch(jobs.into_iter().map(|job| dispatched(job, now)));
+}
+
+/// A claimed job, as its agent gets it.
+pub(crate) fn dispatched(job: ClaimedJob, now: Timestamp) -> Dispatched {
+    Dispatched {
+        run: job.run,
+        kind: job.kind,
+        payload: job.payload,
+        counters: job.counters,
+        timeout: job.timeout,
+        deadline_in: job.deadline.map(|deadline| deadline.since(now)),
+        traceparent: job.traceparent,
+    }
+}
+
+/// Asks an agent to stop a run, if it is connected here.
+pub(crate) fn cancel(engine: &Engine, session: SessionId, run: RunRef, grace: Duration) {
+    if let Some(link) = engine.registry().link(session) {
+        link.outbox.cancel(run, grace);
+    }
+    engine.tell(What::CancelRequested { run });
+}
+
+/// Ends the link of a session that is no longer current.
+pub(crate) fn cut(engine: &Engine, session: SessionRef) {
+    if let Some(link) = engine.registry().disconnect(session) {
+        link.outbox.close(None);
+    }
+}

@@ -1,0 +1,163 @@
+//! What all parts of a running orchestrator share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::entropy::Entropy;
+use super::events::EventHub;
+use super::registry::Registry;
+use super::settings::Settings;
+use super::waiters::Waiters;
+use crate::auth::Authenticator;
+use crate::clock::{Clock, Timestamp};
+use crate::event::What;
+use crate::id::{JobKind, QueueName};
+use crate::job::labels::Selector;
+use crate::job::lane::Lane;
+use crate::store::Store;
+use crate::whitelist::Whitelist;
+
+/// How many lanes are remembered for enqueueing. Forgetting one costs a digest.
+const MAX_CACHED_LANES: usize = 10_000;
+
+/// Shared by all tasks of an orchestrator.
+pub(crate) struct Engine {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) whitelist: Arc<dyn Whitelist>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) settings: Settings,
+    pub(crate) events: EventHub,
+    pub(crate) waiters: Waiters,
+    pub(crate) tasks: TaskTracker,
+    /// Fires when the orchestrator stops: nothing new is begun.
+    pub(crate) stopping: CancellationToken,
+    /// Work for the dispatcher: a lane may have jobs, or a link room.
+    pub(crate) dispatch: Notify,
+    /// Work for the sweep: something is due earlier than it thinks.
+    pub(crate) due: Due,
+    registry: Mutex<Registry>,
+    lanes: Mutex<HashMap<(QueueName, JobKind, Selector), Arc<Lane>>>,
+    entropy: Mutex<Entropy>,
+}
+
+/// When the next sweep should look at the store.
+#[derive(Debug)]
+pub(crate) struct Due {
+    at: Mutex<Timestamp>,
+    pub(crate) earlier: Notify,
+}
+
+impl Engine {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the builder")]
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        whitelist: Arc<dyn Whitelist>,
+        authenticator: Arc<dyn Authenticator>,
+        settings: Settings,
+        entropy: Entropy,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            whitelist,
+            authenticator,
+            settings,
+            events: EventHub::default(),
+            waiters: Waiters::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            dispatch: Notify::new(),
+            due: Due { at: Mutex::new(Timestamp::EPOCH), earlier: Notify::new() },
+            registry: Mutex::default(),
+            lanes: Mutex::default(),
+            entropy: Mutex::new(entropy),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The registry, for a moment. Never held across an await.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Its methods leave it consistent between statements, whoever panicked.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane of jobs with these properties. Its number is a digest, so lanes are made once.
+    pub(crate) fn lane(&self, queue: QueueName, kind: JobKind, selector: Selector) -> Arc<Lane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (queue, kind, selector);
+        if let Some(lane) = lanes.get(&key) {
+            return Arc::clone(lane);
+        }
+        if lanes.len() >= MAX_CACHED_LANES {
+            lanes.clear();
+        }
+        let (queue, kind, selector) = key.clone();
+        Arc::clone(lanes.entry(key).or_insert(Arc::new(Lane::new(queue, kind, selector))))
+    }
+
+    /// Random numbers, for a moment. Never held across an await.
+    pub(crate) fn entropy(&self) -> MutexGuard<'_, Entropy> {
+        self.entropy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bits of a new secret.
+    pub(crate) fn secret_bits(&self) -> [u128; 2] {
+        let mut entropy = self.entropy();
+        [entropy.secret(), entropy.secret()]
+    }
+
+    pub(crate) fn tell(&self, what: What) {
+        self.events.tell(self.now(), what);
+    }
+
+    /// Waits after a failed operation, longer each time, at most until the orchestrator stops.
+    pub(crate) async fn back_off(&self, failures: u32) {
+        let delay = Duration::from_millis(10) * 2u32.saturating_pow(failures.min(8));
+        let delay = delay.min(Duration::from_secs(1)).mul_f64(0.5 + self.entropy().fraction() / 2.0);
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+impl Due {
+    /// Something is due at that time.
+    pub(crate) fn no_later_than(&self, at: Timestamp) {
+        let mut next = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if at < *next {
+            *next = at;
+            self.earlier.notify_one();
+        }
+    }
+
+    /// A sweep begins: whatever is said from now on counts for the next one.
+    pub(crate) fn reset(&self) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Timestamp::MAX;
+    }
+
+    pub(crate) fn at(&self) -> Timestamp {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("store", &self.store.describe())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

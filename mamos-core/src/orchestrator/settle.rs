@@ -1,0 +1,197 @@
+//! Writing what agents report, in batches, and acting on the verdicts.
+//!
+//! Group commit by draining: takes what waits, writes it, acknowledges, and looks again. An agent's
+//! slot is free only after the end of its run is on record.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::engine::Engine;
+use super::outbox::Outbox;
+use crate::clock::Timestamp;
+use crate::event::What;
+use crate::id::AgentId;
+use crate::job::Outcome;
+use crate::job::state::JobState;
+use crate::lease::{RunRef, SessionRef, Verdict};
+use crate::store::{Report, Reported, RunWrite};
+
+/// The most reports that go to the store at once.
+pub(crate) const MAX_BATCH: usize = 4096;
+
+/// Reports of one agent that wait for the store.
+pub(crate) struct Request {
+    pub(crate) session: SessionRef,
+    pub(crate) agent: AgentId,
+    pub(crate) outbox: Arc<Outbox>,
+    /// The number of the last report.
+    pub(crate) through: u64,
+    pub(crate) writes: Vec<RunWrite>,
+}
+
+/// Runs until nobody can send any more.
+pub(crate) async fn run(engine: Arc<Engine>, mut requests: mpsc::Receiver<Request>) {
+    while let Some(first) = requests.recv().await {
+        let mut count = first.writes.len();
+        let mut batch = vec![first];
+        while count < MAX_BATCH
+            && let Ok(next) = requests.try_recv()
+        {
+            count += next.writes.len();
+            batch.push(next);
+        }
+        write(&engine, batch).await;
+    }
+}
+
+async fn write(engine: &Engine, batch: Vec<Request>) {
+    let writes: Vec<RunWrite> = batch.iter().flat_map(|request| request.writes.iter().cloned()).collect();
+    let Some(answers) = insist(engine, writes).await else { return };
+    let now = engine.now();
+    let watched = engine.events.is_watched();
+    let mut answers = answers.into_iter();
+    let mut has_room = false;
+    for request in batch {
+        let mut exceptions = Vec::new();
+        let mut events = Vec::new();
+        {
+            let mut registry = engine.registry();
+            for (write, reported) in request.writes.iter().zip(answers.by_ref()) {
+                if reported.verdict != Verdict::Applied {
+                    exceptions.push((write.run, reported.verdict));
+                }
+                if is_over(&write.report) || !reported.verdict.is_applied() {
+                    let lane = registry.ended(request.session.id, write.run);
+                    has_room |= lane.is_some();
+                    if let (Some(lane), Some(JobState::Ready)) = (lane, reported.state) {
+                        registry.lane_ready_by_id(lane);
+                    }
+                } else if write.report == Report::Started {
+                    registry.started(request.session.id, write.run);
+                }
+                if watched {
+                    events.extend(event(&request.agent, write, &reported));
+                }
+                if let (true, Some(run_at)) = (reported.state == Some(JobState::Scheduled), reported.run_at) {
+                    engine.due.no_later_than(run_at);
+                }
+                if reported.state.is_some_and(JobState::is_final) {
+                    engine.waiters.ended(write.run.job);
+                }
+            }
+        }
+        for what in events {
+            engine.events.tell(now, what);
+        }
+        request.outbox.recorded(request.through, exceptions);
+    }
+    if has_room {
+        engine.dispatch.notify_one();
+    }
+}
+
+/// Writes until the store answers: nothing that an agent reported is given up, and writing it again is
+/// harmless. `None` if the orchestrator stops first; the agents then report again to the next one.
+async fn insist(engine: &Engine, writes: Vec<RunWrite>) -> Option<Vec<Reported>> {
+    let mut failures = 0;
+    loop {
+        match engine.store.report(writes.clone(), engine.now()).await {
+            Ok(answers) if answers.len() == writes.len() => return Some(answers),
+            Ok(answers) => {
+                let (given, asked) = (answers.len(), writes.len());
+                tracing::error!(target: "mamos::settle", given, asked, "the store answers too few or too many");
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(target: "mamos::settle", %error, failures, "the store failed; trying again");
+            }
+            Err(error) => {
+                tracing::error!(target: "mamos::settle", %error, failures, "the store refuses reports; trying again");
+            }
+        }
+        if engine.stopping.is_cancelled() && failures > 0 {
+            return None;
+        }
+        failures += 1;
+        engine.back_off(failures).await;
+    }
+}
+
+/// Does the run no longer belong to the agent after this report?
+fn is_over(report: &Report) -> bool {
+    matches!(report, Report::Settle(_) | Report::Release)
+}
+
+fn event(agent: &AgentId, write: &RunWrite, reported: &Reported) -> Option<What> {
+    let (run, agent) = (write.run, agent.clone());
+    if !reported.verdict.is_applied() {
+        return Some(What::StaleWrite { run, agent });
+    }
+    Some(match &write.report {
+        Report::Started => What::JobStarted { run, agent },
+        Report::Progress(progress) => What::JobProgress { run, progress: progress.clone() },
+        Report::Log(piece) => What::JobLog { run, piece: piece.clone() },
+        Report::Settle(_) => What::JobSettled { run, agent, state: reported.state? },
+        Report::Release => What::JobRescued { run, state: reported.state? },
+    })
+}
+
+/// Brings what an agent sent within the bounds that the rest relies on.
+pub(crate) fn bounded(outcome: Outcome, max_output_bytes: usize) -> Outcome {
+    use crate::job::Failure;
+    let cut = |failure: Failure| Failure::new(failure.code, failure.message);
+    match outcome {
+        Outcome::Succeeded { output } if output.len() > max_output_bytes => {
+            let message = format!(
+                "the output has {} bytes, over the limit of {max_output_bytes}; store large data elsewhere",
+                output.len()
+            );
+            Outcome::Bury { failure: Failure::new("output_too_large", message) }
+        }
+        Outcome::Retry { failure, after } => Outcome::Retry { failure: cut(failure), after },
+        Outcome::Bury { failure } => Outcome::Bury { failure: cut(failure) },
+        other => other,
+    }
+}
+
+/// A run that was taken from an agent by someone else than the agent: end it there.
+pub(crate) fn taken_away(engine: &Engine, run: RunRef, state: JobState, now: Timestamp) {
+    let mut registry = engine.registry();
+    if let Some((session, outbox)) =
+        registry.holder(run).map(|link| (link.session.id, Arc::clone(&link.outbox)))
+    {
+        outbox.order(crate::protocol::ToAgent::Kill { runs: vec![run] });
+        registry.ended(session, run);
+        engine.dispatch.notify_one();
+    }
+    drop(registry);
+    if state.is_final() {
+        engine.waiters.ended(run.job);
+    }
+    if engine.events.is_watched() {
+        engine.events.tell(now, What::JobRescued { run, state });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::job::{Failure, MAX_FAILURE_BYTES};
+
+    #[test]
+    fn what_an_agent_sends_is_brought_within_bounds() {
+        let large = Outcome::Succeeded { output: Bytes::from(vec![0; 11]) };
+        let Outcome::Bury { failure } = bounded(large, 10) else { panic!("the output is too large") };
+        assert_eq!(failure.code, "output_too_large");
+        let fits = Outcome::Succeeded { output: Bytes::from(vec![0; 10]) };
+        assert_eq!(bounded(fits.clone(), 10), fits);
+        let long = Failure { code: "c".into(), message: "m".repeat(1 << 20) };
+        let Outcome::Retry { failure, .. } = bounded(Outcome::Retry { failure: long, after: None }, 10)
+        else {
+            panic!("still a retry")
+        };
+        assert_eq!(failure.message.len(), MAX_FAILURE_BYTES);
+    }
+}

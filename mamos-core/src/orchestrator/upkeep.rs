@@ -1,0 +1,229 @@
+//! What has to be done from time to time: promoting, rescuing, burying, renewing, pruning, rebalancing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::engine::Engine;
+use super::{dispatch, settle};
+use crate::Result;
+use crate::agent::state::Liveness;
+use crate::clock::Timestamp;
+use crate::event::What;
+use crate::id::SessionId;
+use crate::job::state::JobState;
+use crate::lease::SessionRef;
+use crate::protocol::ToAgent;
+use crate::store::{Attach, SessionEnd, SessionRecord};
+
+/// How many jobs a sweep touches at most, of each sort. Small enough that the store answers others in
+/// between.
+const SWEEP_LIMIT: u32 = 1000;
+/// How many ended jobs are pruned at once.
+const PRUNE_LIMIT: u32 = 1000;
+/// How many sessions are adopted at once after a start.
+const ADOPT_AT_ONCE: usize = 64;
+/// No two sweeps follow each other faster, however often something falls due.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
+/// Sweeps when something is due, and at the latest every `sweep_every`, until the orchestrator stops.
+pub(crate) async fn run(engine: Arc<Engine>) {
+    let mut failures = 0;
+    let mut tended_at = Timestamp::EPOCH;
+    loop {
+        engine.due.reset();
+        match sweep(&engine).await {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(target: "mamos::upkeep", %error, failures, "the sweep failed; trying again");
+                engine.back_off(failures).await;
+                engine.due.no_later_than(engine.now());
+            }
+        }
+        let now = engine.now();
+        if now.since(tended_at) >= engine.settings.sweep_every || now < tended_at {
+            tended_at = now;
+            tend(&engine, now);
+            // Lanes too: another program may have stored jobs that nobody told this one about.
+            let done = async { learn_lanes(&engine).await.and(prune(&engine, now).await) }.await;
+            if let Err(error) = done {
+                tracing::warn!(target: "mamos::upkeep", %error, "upkeep failed; it is tried again later");
+            }
+        }
+        if !rest(&engine).await {
+            return;
+        }
+    }
+}
+
+/// Waits until something is due. False if the orchestrator stops.
+async fn rest(engine: &Engine) -> bool {
+    let pause = SWEEP_PAUSE.min(engine.settings.sweep_every);
+    tokio::select! {
+        biased;
+        () = engine.stopping.cancelled() => return false,
+        () = tokio::time::sleep(pause) => {}
+    }
+    let longest = tokio::time::Instant::now() + engine.settings.sweep_every;
+    loop {
+        let earlier = engine.due.earlier.notified();
+        let left = engine.due.at().since(engine.now());
+        if left.is_zero() {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            () = engine.stopping.cancelled() => return false,
+            () = earlier => {}
+            () = tokio::time::sleep(left) => {}
+            () = tokio::time::sleep_until(longest) => return true,
+        }
+    }
+}
+
+/// Does everything that is due in the store.
+pub(crate) async fn sweep(engine: &Engine) -> Result<()> {
+    loop {
+        let now = engine.now();
+        let swept = engine.store.sweep(SWEEP_LIMIT, now).await?;
+        if let Some(next_due) = swept.next_due {
+            engine.due.no_later_than(next_due);
+        }
+        for (session, agent) in swept.lost {
+            tracing::warn!(target: "mamos::upkeep", agent_id = %agent, "the session of an agent expired");
+            let link = engine.registry().link(session).map(|link| link.session);
+            if let Some(link) = link {
+                dispatch::cut(engine, link);
+            }
+            engine.tell(What::AgentLost { agent, session });
+        }
+        for (run, state) in swept.rescued {
+            settle::taken_away(engine, run, state, now);
+        }
+        for run in swept.overdue {
+            settle::taken_away(engine, run, JobState::Dead, now);
+        }
+        {
+            let mut registry = engine.registry();
+            swept.lanes.iter().for_each(|lane| registry.lane_ready(lane));
+        }
+        if !swept.lanes.is_empty() {
+            engine.dispatch.notify_one();
+        }
+        if !swept.has_more {
+            return Ok(());
+        }
+    }
+}
+
+/// Marks links that have gone quiet, and takes back what would wait while others idle.
+fn tend(engine: &Engine, now: Timestamp) {
+    let mut registry = engine.registry();
+    let ttl = engine.settings.lease_ttl;
+    let quiet: Vec<SessionRef> = registry
+        .links()
+        .filter(|link| !link.is_suspect && Liveness::of(link.heard_at, ttl, now) != Liveness::Live)
+        .map(|link| link.session)
+        .collect();
+    for session in quiet {
+        registry.change(session, |link| link.is_suspect = true);
+    }
+    for (outbox, runs) in registry.rebalance() {
+        outbox.order(ToAgent::Retract { runs });
+    }
+}
+
+async fn prune(engine: &Engine, now: Timestamp) -> Result<()> {
+    if let Some(keep) = engine.settings.keep_ended {
+        // A batch a turn: what is left waits for the next one, and nobody waits for the store.
+        engine.store.prune(now - keep, PRUNE_LIMIT).await?;
+    }
+    Ok(())
+}
+
+/// Renews the sessions that ask for it, in batches, until nobody can ask any more.
+pub(crate) async fn renew(engine: Arc<Engine>, mut requests: mpsc::Receiver<SessionRef>) {
+    while let Some(first) = requests.recv().await {
+        let mut batch = BTreeMap::from([(first.id, first)]);
+        while let Ok(next) = requests.try_recv() {
+            batch.insert(next.id, next);
+        }
+        let sessions: Vec<SessionRef> = batch.into_values().collect();
+        let now = engine.now();
+        match engine.store.renew(sessions.clone(), engine.settings.lease_ttl, now).await {
+            Ok(verdicts) => {
+                for (session, verdict) in sessions.into_iter().zip(verdicts) {
+                    if !verdict.is_applied() {
+                        end_stale(&engine, session).await;
+                    }
+                }
+            }
+            Err(error) => {
+                // The next heartbeat asks again: a lease holds for several.
+                tracing::warn!(target: "mamos::upkeep", %error, "renewing sessions failed");
+                for session in sessions {
+                    let mut registry = engine.registry();
+                    registry.change(session, |link| link.renewed_at = Timestamp::EPOCH);
+                }
+            }
+        }
+    }
+}
+
+/// The session went on elsewhere or ended: this link is of no use any more.
+async fn end_stale(engine: &Engine, session: SessionRef) {
+    let end = engine.store.session(session.id).await.ok().flatten().and_then(|record| record.end);
+    // Superseded: a newer process of the same agent took over, and this one must not fight it.
+    let last = (end == Some(SessionEnd::Superseded)).then_some(ToAgent::Superseded);
+    if let Some(link) = engine.registry().disconnect(session) {
+        link.outbox.close(last);
+    }
+}
+
+/// After a start: gives the agents of the orchestrator's earlier life the time of a lease to come back.
+///
+/// It was the orchestrator that was away, not they; what they run is not touched.
+pub(crate) async fn adopt(engine: &Engine) -> Result<()> {
+    let sessions = engine.store.sessions().await?;
+    let own = sessions.into_iter().filter(|session| session.orchestrator == engine.settings.name);
+    let mut adopted =
+        stream::iter(own.map(|session| adopt_one(engine, session))).buffer_unordered(ADOPT_AT_ONCE);
+    while let Some(result) = adopted.next().await {
+        result?;
+    }
+    Ok(())
+}
+
+async fn adopt_one(engine: &Engine, session: SessionRecord) -> Result<()> {
+    let Some(agent) = engine.store.agent(&session.agent).await? else { return Ok(()) };
+    let held = engine.store.held(session.session.id).await?;
+    let request = Attach {
+        agent: agent.id,
+        profile: agent.profile,
+        resume: Some(session.session.id),
+        fresh: SessionId::from_parts(engine.now(), engine.entropy().id()),
+        known: held.into_iter().map(|held| held.claimed.run).collect(),
+        ttl: engine.settings.lease_ttl,
+        orchestrator: engine.settings.name.clone(),
+    };
+    match engine.store.attach(request, engine.now()).await {
+        Ok(_) => Ok(()),
+        // Decommissioned, or pruned: nothing to come back.
+        Err(error) if !error.is_retryable() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Learns the lanes that hold ready jobs: of an earlier life, or of other orchestrators.
+pub(crate) async fn learn_lanes(engine: &Engine) -> Result<()> {
+    let lanes = engine.store.ready_lanes().await?;
+    let mut registry = engine.registry();
+    lanes.iter().for_each(|lane| registry.lane_ready(lane));
+    drop(registry);
+    engine.dispatch.notify_one();
+    Ok(())
+}
