@@ -1,1 +1,9 @@
-//! The whole system under a seed.
+//! The whole of MAMOS in one process under a seed, and as real processes that are killed.
+//!
+//! - [`history`]: what clients, handlers and the store saw.
+//! - [`checker`]: reads a history and says which promises it breaks.
+//! - [`recorder`]: a store that writes down what another store did.
+
+pub mod checker;
+pub mod history;
+pub mod recorder;

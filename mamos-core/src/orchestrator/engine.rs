@@ -55,7 +55,6 @@ pub(crate) struct Due {
 }
 
 impl Engine {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the builder")]
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,

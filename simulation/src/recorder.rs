@@ -1,0 +1,246 @@
+//! A store that writes down what another store did.
+//!
+//! It sits right above the real store and below all injected faults, so that the history holds what was
+//! done and not what was answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mamos_core::agent::AgentRecord;
+use mamos_core::auth::RegistrationToken;
+use mamos_core::clock::Timestamp;
+use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
+use mamos_core::job::lane::Lane;
+use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
+use mamos_core::lease::{RunRef, SessionRef, Verdict};
+use mamos_core::store::{
+    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Cursor, Enqueued,
+    HeldJob, JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Report,
+    Reported, RunWrite, SessionRecord, SessionStore, Store, Swept, TokenStore,
+};
+use mamos_core::{JobState, Result};
+
+use crate::history::{Entry, History};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Recorder<S> {
+    inner: S,
+    history: History,
+}
+
+impl<S> Recorder<S> {
+    /// Writes down what the store does.
+    pub fn new(inner: S, history: History) -> Self {
+        Self { inner, history }
+    }
+}
+
+impl<S: Store> Store for Recorder<S> {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[async_trait]
+impl<S: Store> JobStore for Recorder<S> {
+    async fn enqueue(&self, jobs: Vec<NewJob>, now: Timestamp) -> Result<Vec<Enqueued>> {
+        self.inner.enqueue(jobs, now).await
+    }
+
+    async fn claim(&self, groups: Vec<ClaimGroup>, now: Timestamp) -> Result<Claimed> {
+        let claimed = self.inner.claim(groups, now).await?;
+        for job in claimed.jobs.iter().flat_map(|(_, jobs)| jobs) {
+            self.history.add(Entry::Claimed { run: job.run });
+        }
+        Ok(claimed)
+    }
+
+    async fn report(&self, writes: Vec<RunWrite>, now: Timestamp) -> Result<Vec<Reported>> {
+        let reports: Vec<(RunRef, bool)> = writes
+            .iter()
+            .map(|write| (write.run, matches!(write.report, Report::Settle(_) | Report::Release)))
+            .collect();
+        let answers = self.inner.report(writes, now).await?;
+        for ((run, ends), answer) in reports.into_iter().zip(&answers) {
+            if let (true, Some(state)) = (answer.verdict.is_applied(), answer.state) {
+                self.history.add(Entry::Applied { run, ends, state });
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept> {
+        let swept = self.inner.sweep(limit, now).await?;
+        for (run, state) in &swept.rescued {
+            self.history.add(Entry::TakenBack { run: *run, state: *state });
+        }
+        for run in &swept.overdue {
+            self.history.add(Entry::TakenBack { run: *run, state: JobState::Dead });
+        }
+        Ok(swept)
+    }
+
+    async fn cancel(
+        &self,
+        jobs: Vec<JobId>,
+        request: CancelRequest,
+        now: Timestamp,
+    ) -> Result<Vec<CancelVerdict>> {
+        let ids = jobs.clone();
+        let verdicts = self.inner.cancel(jobs, request, now).await?;
+        for (job, verdict) in ids.into_iter().zip(&verdicts) {
+            if *verdict == CancelVerdict::Cancelled {
+                self.history.add(Entry::Cancelled { job });
+            }
+        }
+        Ok(verdicts)
+    }
+
+    async fn redrive(&self, jobs: Vec<JobId>, now: Timestamp) -> Result<Vec<ChangeVerdict>> {
+        self.inner.redrive(jobs, now).await
+    }
+
+    async fn approve(&self, jobs: Vec<JobId>, now: Timestamp) -> Result<Vec<ChangeVerdict>> {
+        self.inner.approve(jobs, now).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobRecord>> {
+        self.inner.job(id).await
+    }
+
+    async fn jobs(&self, filter: JobFilter, page: PageRequest) -> Result<Page<JobRecord>> {
+        self.inner.jobs(filter, page).await
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>> {
+        self.inner.attempts(id).await
+    }
+
+    async fn prune(&self, before: Timestamp, limit: u32) -> Result<u32> {
+        self.inner.prune(before, limit).await
+    }
+}
+
+#[async_trait]
+impl<S: Store> LogStore for Recorder<S> {
+    async fn log(&self, run: RunRef, offset: u64, max_bytes: u32) -> Result<Vec<LogPiece>> {
+        self.inner.log(run, offset, max_bytes).await
+    }
+}
+
+#[async_trait]
+impl<S: Store> QueueStore for Recorder<S> {
+    async fn queues(&self) -> Result<Vec<QueueRecord>> {
+        self.inner.queues().await
+    }
+
+    async fn set_paused(&self, queue: &QueueName, is_paused: bool) -> Result<()> {
+        self.inner.set_paused(queue, is_paused).await
+    }
+
+    async fn ready_lanes(&self) -> Result<Vec<Arc<Lane>>> {
+        self.inner.ready_lanes().await
+    }
+
+    async fn paused_queues(&self) -> Result<Vec<QueueName>> {
+        self.inner.paused_queues().await
+    }
+}
+
+#[async_trait]
+impl<S: Store> SessionStore for Recorder<S> {
+    async fn attach(&self, request: Attach, now: Timestamp) -> Result<Attached> {
+        let attached = self.inner.attach(request, now).await?;
+        for (run, _, state) in &attached.returned {
+            self.history.add(Entry::TakenBack { run: *run, state: *state });
+        }
+        Ok(attached)
+    }
+
+    async fn renew(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
+        self.inner.renew(sessions, ttl, now).await
+    }
+
+    async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {
+        let held = self.inner.held(session.id).await?;
+        let verdict = self.inner.detach(session, now).await?;
+        if verdict.is_applied() {
+            for held in held {
+                let run = held.claimed.run;
+                if let Some(job) = self.inner.job(run.job).await? {
+                    self.history.add(Entry::TakenBack { run, state: job.state });
+                }
+            }
+        }
+        Ok(verdict)
+    }
+
+    async fn held(&self, session: SessionId) -> Result<Vec<HeldJob>> {
+        self.inner.held(session).await
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<SessionRecord>> {
+        self.inner.session(id).await
+    }
+
+    async fn sessions(&self) -> Result<Vec<SessionRecord>> {
+        self.inner.sessions().await
+    }
+}
+
+#[async_trait]
+impl<S: Store> AgentStore for Recorder<S> {
+    async fn agent(&self, id: &AgentId) -> Result<Option<AgentRecord>> {
+        self.inner.agent(id).await
+    }
+
+    async fn agents(&self, page: PageRequest) -> Result<Page<AgentRecord>> {
+        self.inner.agents(page).await
+    }
+
+    async fn update_agent(&self, agent: AgentRecord, revision: u64, now: Timestamp) -> Result<AgentRecord> {
+        self.inner.update_agent(agent, revision, now).await
+    }
+}
+
+#[async_trait]
+impl<S: Store> TokenStore for Recorder<S> {
+    async fn create_token(&self, token: RegistrationToken) -> Result<()> {
+        self.inner.create_token(token).await
+    }
+
+    async fn redeem(&self, hash: [u8; 32], agent: AgentRecord, now: Timestamp) -> Result<AgentRecord> {
+        self.inner.redeem(hash, agent, now).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<RegistrationToken>> {
+        self.inner.tokens().await
+    }
+
+    async fn revoke_token(&self, id: TokenId) -> Result<bool> {
+        self.inner.revoke_token(id).await
+    }
+}
+
+/// What the store says of every job, at the end.
+///
+/// # Errors
+///
+/// The error of the store.
+pub async fn final_look(store: &dyn Store, history: &History) -> Result<Vec<JobRecord>> {
+    let mut all = Vec::new();
+    let mut after: Option<Cursor> = None;
+    loop {
+        let page = store.jobs(JobFilter::default(), PageRequest { limit: 1000, after }).await?;
+        for job in &page.items {
+            history.add(Entry::Final { job: job.spec.id, state: job.state });
+        }
+        all.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
