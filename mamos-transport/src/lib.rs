@@ -1,1 +1,22 @@
 //! Transports and buses for MAMOS.
+//!
+//! A transport moves opaque frames between an agent and an orchestrator, behind the ports in
+//! [`mamos_core::transport`]. Which one to take:
+//!
+//! | | both sides are | reliable | encrypted |
+//! |---|---|---|---|
+//! | [`memory`] | in one process | yes | needs none |
+//! | [`socket::UnixFrameListener`] | on one machine | yes | needs none; the file's mode protects it |
+//! | [`socket::TcpFrameListener`] | on one machine or a trusted network | yes | no |
+//!
+//! A bus carries messages by topic, behind [`mamos_core::bus`]; [`bus::memory`] is the one inside a
+//! process.
+//!
+//! With the feature `conformance` come the conformance kits for transports and buses of your own, a
+//! fault injector, and connections and buses that break promises on purpose. How to write a transport is
+//! told in `docs/writing-a-transport.md`.
+
+pub mod memory;
+
+#[cfg(feature = "socket")]
+pub mod socket;
