@@ -56,6 +56,8 @@ pub trait Connector: Send + Sync + 'static {
 pub trait Connection: Send + Sync + fmt::Debug + 'static {
     /// Sends a frame. Waits while the other side is slow; may return before the frame has arrived.
     ///
+    /// Safe to drop: the frame then arrives whole or not at all, and the connection goes on.
+    ///
     /// # Errors
     ///
     /// - [`ErrorKind::Closed`] or [`ErrorKind::Unavailable`]: the connection is gone, and the frame may
@@ -79,7 +81,8 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
 
     /// Does every frame that is sent arrive once and in order while the connection lives?
     ///
-    /// If so the protocol saves itself the acknowledgements. The default is the cautious answer.
+    /// If so the protocol saves itself the acknowledgements. The default is the cautious answer. Both
+    /// ends of a connection give the same one.
     fn is_reliable(&self) -> bool {
         false
     }

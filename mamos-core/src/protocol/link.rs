@@ -59,13 +59,16 @@ impl Wire for FromAgent {
 /// One side of a link: sends messages of one direction and receives those of the other.
 ///
 /// `send` and `receive` may be called by two tasks at once. Over a connection that is not reliable,
-/// `receive` also does the acknowledging and resending, so it must be called all the time.
+/// `receive` also does the acknowledging and resending, so it must be called all the time. It goes on
+/// receiving while it sends: two sides that send at once cannot block each other for good.
 #[derive(Debug)]
 pub struct Link<Out, In> {
     connection: Arc<dyn Connection>,
     window: Option<Mutex<Window<Out, In>>>,
     sending: tokio::sync::Mutex<()>,
     acknowledged: Notify,
+    /// A frame is on its way that may have to be sent again.
+    numbered: Notify,
 }
 
 /// An orchestrator's side of a link.
@@ -77,7 +80,8 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
     /// A link over a new connection.
     pub fn new(connection: Arc<dyn Connection>) -> Self {
         let window = (!connection.is_reliable()).then(|| Mutex::new(Window::default()));
-        Self { connection, window, sending: tokio::sync::Mutex::default(), acknowledged: Notify::new() }
+        let (acknowledged, numbered) = (Notify::new(), Notify::new());
+        Self { connection, window, sending: tokio::sync::Mutex::default(), acknowledged, numbered }
     }
 
     /// Sends messages. Waits while the other side is slow.
@@ -95,13 +99,27 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
             let acknowledged = self.acknowledged.notified();
             {
                 let mut window = lock(window);
+                if window.is_ended {
+                    return Err(Error::new(ErrorKind::Closed, "link.send", "the connection is gone"));
+                }
                 if window.has_room() {
                     break window.number(messages, Instant::now());
                 }
             }
             acknowledged.await;
         };
-        self.transmit(envelope).await
+        self.numbered.notify_one();
+        let seq = envelope.seq;
+        let sent = self.transmit(envelope).await;
+        if let Err(error) = &sent
+            && error.kind() == ErrorKind::LimitExceeded
+        {
+            let emptied = lock(window).forget(seq);
+            if let Some(emptied) = emptied {
+                self.transmit(emptied).await?;
+            }
+        }
+        sent
     }
 
     /// Waits for messages. `None` once the other side has closed the connection. Safe to drop and call
@@ -115,11 +133,23 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
             let frame = self.connection.receive().await?;
             return frame.map(|frame| In::from_frame(frame).map(|envelope| envelope.messages)).transpose();
         };
+        let received = self.receive_in_order(window).await;
+        if !matches!(received, Ok(Some(_))) {
+            // Whoever waits for an acknowledgement would wait for ever.
+            lock(window).is_ended = true;
+            self.acknowledged.notify_waiters();
+        }
+        received
+    }
+
+    async fn receive_in_order(&self, window: &Mutex<Window<Out, In>>) -> Result<Option<Vec<In>>> {
         loop {
             let (resend_at, owes_ack) = {
                 let window = lock(window);
                 (window.resend_at(), window.owes_acknowledgement)
             };
+            // All sending is a branch beside receiving: were it awaited alone, two sides with full
+            // connections would each wait for the other to receive.
             tokio::select! {
                 biased;
                 frame = self.connection.receive() => {
@@ -131,12 +161,7 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
                     }
                 }
                 sent = self.acknowledge(window), if owes_ack => sent?,
-                () = tokio::time::sleep_until(resend_at.unwrap_or_else(Instant::now)), if resend_at.is_some() => {
-                    let late = lock(window).due_again(Instant::now());
-                    for envelope in late {
-                        self.transmit(envelope).await?;
-                    }
-                }
+                sent = self.resend(window, resend_at) => sent?,
             }
         }
     }
@@ -153,7 +178,29 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
 
     async fn acknowledge(&self, window: &Mutex<Window<Out, In>>) -> Result<()> {
         let envelope = lock(window).acknowledgement();
-        self.transmit(envelope).await
+        self.transmit(envelope).await?;
+        // Only now: this may have been dropped while it waited.
+        lock(window).owes_acknowledgement = false;
+        Ok(())
+    }
+
+    /// Waits until a frame is to be sent again, and sends all that are. Without any, until there is one
+    /// on its way.
+    async fn resend(&self, window: &Mutex<Window<Out, In>>, at: Option<Instant>) -> Result<()> {
+        match at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => self.numbered.notified().await,
+        }
+        loop {
+            let now = Instant::now();
+            let late = lock(window).next_due_again(now);
+            let Some(envelope) = late else { return Ok(()) };
+            let seq = envelope.seq;
+            match self.transmit(envelope).await {
+                Err(error) if error.kind() == ErrorKind::LimitExceeded => drop(lock(window).forget(seq)),
+                sent => sent?,
+            }
+        }
     }
 
     async fn transmit(&self, envelope: Envelope<Out>) -> Result<()> {
@@ -170,6 +217,7 @@ pub struct Window<Out, In> {
     arrived_through: u64,
     early: BTreeMap<u64, Vec<In>>,
     owes_acknowledgement: bool,
+    is_ended: bool,
 }
 
 impl<Out, In> Default for Window<Out, In> {
@@ -180,6 +228,7 @@ impl<Out, In> Default for Window<Out, In> {
             arrived_through: 0,
             early: BTreeMap::new(),
             owes_acknowledgement: false,
+            is_ended: false,
         }
     }
 }
@@ -237,25 +286,30 @@ impl<Out: Clone, In> Window<Out, In> {
     }
 
     /// A frame that only acknowledges.
-    pub fn acknowledgement(&mut self) -> Envelope<Out> {
-        self.owes_acknowledgement = false;
+    pub fn acknowledgement(&self) -> Envelope<Out> {
         Envelope { seq: 0, ack: self.arrived_through, messages: Vec::new() }
     }
 
-    /// When the oldest frame on its way is to be sent again.
+    /// When the next of the frames on their way is to be sent again.
     pub fn resend_at(&self) -> Option<Instant> {
-        self.unacknowledged.front().map(|(sent_at, _)| *sent_at + RESEND_AFTER)
+        self.unacknowledged.iter().map(|(sent_at, _)| *sent_at + RESEND_AFTER).min()
     }
 
-    /// The frames that are to be sent again now.
-    pub fn due_again(&mut self, now: Instant) -> Vec<Envelope<Out>> {
+    /// A frame that is to be sent again now, the oldest first. It counts as sent from here on.
+    pub fn next_due_again(&mut self, now: Instant) -> Option<Envelope<Out>> {
         let ack = self.arrived_through;
-        let due = self.unacknowledged.iter_mut().filter(|(sent_at, _)| *sent_at + RESEND_AFTER <= now);
+        let due = self.unacknowledged.iter_mut().find(|(sent_at, _)| *sent_at + RESEND_AFTER <= now);
         due.map(|(sent_at, envelope)| {
             *sent_at = now;
             Envelope { ack, ..envelope.clone() }
         })
-        .collect()
+    }
+
+    /// Empties a frame that cannot be sent. Its number is taken, and the other side waits for it.
+    pub fn forget(&mut self, seq: u64) -> Option<Envelope<Out>> {
+        let (_, envelope) = self.unacknowledged.iter_mut().find(|(_, sent)| sent.seq == seq)?;
+        envelope.messages.clear();
+        Some(envelope.clone())
     }
 }
 
@@ -288,7 +342,7 @@ mod tests {
                     network.push_back(sender.number(vec![next, next + 1], now));
                     next += 2;
                 }
-                network.extend(sender.due_again(now));
+                network.extend(std::iter::from_fn(|| sender.next_due_again(now)));
                 match (fate, network.pop_front()) {
                     (0, _) | (_, None) => {}
                     (1, Some(frame)) => network.push_back(frame),
