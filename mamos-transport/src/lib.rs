@@ -16,7 +16,13 @@
 //! fault injector, and connections and buses that break promises on purpose. How to write a transport is
 //! told in `docs/writing-a-transport.md`.
 
+pub mod bus;
 pub mod memory;
 
 #[cfg(feature = "socket")]
 pub mod socket;
+
+#[cfg(feature = "conformance")]
+pub mod encoded;
+#[cfg(feature = "conformance")]
+pub mod faulty;
