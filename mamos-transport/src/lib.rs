@@ -23,6 +23,10 @@ pub mod memory;
 pub mod socket;
 
 #[cfg(feature = "conformance")]
+pub mod broken;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "conformance")]
 pub mod encoded;
 #[cfg(feature = "conformance")]
 pub mod faulty;
