@@ -1,1 +1,14 @@
-//! Stores for MAMOS.
+//! Stores for MAMOS: memory and SQLite, and the conformance kit that every store passes.
+//!
+//! - [`MemoryStore`]: keeps everything in memory. The reference: what it answers is what is right.
+//! - With the feature `conformance`, for those who write a store: [`conformance`] (the promises as
+//!   tests, and a model test against the memory store), [`faulty`] (a store that fails on purpose) and
+//!   [`broken`] (stores that break a promise, which prove that the kit notices).
+//!
+//! `docs/writing-a-store.md` is the guide to a store of your own.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod memory;
+
+pub use crate::memory::MemoryStore;
