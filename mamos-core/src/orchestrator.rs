@@ -99,10 +99,10 @@ impl Orchestrator {
         tokio::pin!(shutdown);
         let started = tokio::select! {
             biased;
-            () = &mut shutdown => Ok(()),
-            started = start(engine) => started,
+            () = &mut shutdown => None,
+            started = start(engine) => Some(started),
         };
-        if started.is_ok() {
+        if let Some(Ok(())) = started {
             let dispatching = tokio::spawn(dispatch::run(Arc::clone(engine)));
             let sweeping = tokio::spawn(upkeep::run(Arc::clone(engine)));
             for listener in listeners {
@@ -118,7 +118,7 @@ impl Orchestrator {
         // All links are gone; once this inlet is too, the settling ends with the last report.
         drop(inlets);
         let _ = settling.await;
-        started
+        started.unwrap_or(Ok(()))
     }
 
     /// Watches what happens from now on.

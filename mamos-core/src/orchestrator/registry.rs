@@ -4,7 +4,7 @@
 //! form a *class*; a lane is matched to classes once, when one of the two appears, so that planning a
 //! claim looks only at lanes that may have ready jobs and at links that may have room.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::outbox::Outbox;
@@ -34,6 +34,7 @@ pub(crate) struct Registry {
     classes: Vec<Class>,
     class_of: BTreeMap<(Vec<JobKind>, Labels), usize>,
     links: BTreeMap<SessionId, Link>,
+    next_ticket: Ticket,
 }
 
 #[derive(Debug)]
@@ -46,9 +47,14 @@ struct LaneEntry {
 struct Class {
     kinds: Vec<JobKind>,
     labels: Labels,
-    /// Links that may have room, the next to be served in front.
-    open: VecDeque<SessionId>,
+    /// Links with free slots, the next to be served first.
+    free: BTreeMap<Ticket, SessionId>,
+    /// Links that only have room for a prefetch: served when no link has a free slot.
+    roomy: BTreeMap<Ticket, SessionId>,
 }
+
+/// A place in a line: whoever has waited longer has a smaller one.
+type Ticket = u64;
 
 /// An agent's link, as the registry knows it.
 #[derive(Debug)]
@@ -68,8 +74,15 @@ pub(crate) struct Link {
     runs: HashMap<JobId, Held, foldhash::fast::FixedState>,
     /// A claim for it failed, and may have been done all the same.
     is_uncertain: bool,
-    is_open: bool,
     class: usize,
+    /// Its place in one of the lines of its class.
+    place: Option<(Line, Ticket)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Free,
+    Roomy,
 }
 
 /// A run that a link holds.
@@ -159,11 +172,11 @@ impl Registry {
             load: None,
             runs: runs.collect(),
             is_uncertain: false,
-            is_open: false,
             class,
+            place: None,
         };
         self.links.insert(new.session.id, link);
-        self.reopen(new.session.id);
+        self.stand_in_line(new.session.id);
         replaced
     }
 
@@ -224,7 +237,7 @@ impl Registry {
         for lane in &self.ready {
             for class in self.lanes.get(lane).map_or(&[][..], |entry| &entry.classes) {
                 let lanes = wanted.entry(*class).or_default();
-                if lanes.len() < MAX_LANES && !self.classes[*class].open.is_empty() {
+                if lanes.len() < MAX_LANES && self.classes[*class].has_room() {
                     lanes.push(*lane);
                 }
             }
@@ -245,14 +258,8 @@ impl Registry {
     /// Is there a lane that may have ready jobs and a link with room for them?
     #[cfg(test)]
     fn could_plan(&self) -> bool {
-        self.ready.iter().filter_map(|lane| self.lanes.get(lane)).any(|entry| {
-            entry.classes.iter().any(|class| {
-                self.classes[*class]
-                    .open
-                    .iter()
-                    .any(|id| self.links.get(id).is_some_and(|link| link.credit() > 0))
-            })
-        })
+        let ready = self.ready.iter().filter_map(|lane| self.lanes.get(lane));
+        ready.flat_map(|entry| &entry.classes).any(|class| self.classes[*class].has_room())
     }
 
     /// Notes that jobs are on their way to a link. False if that link is gone, even if the session has
@@ -265,6 +272,7 @@ impl Registry {
         let Some(link) = self.current(session) else { return false };
         link.runs
             .extend(runs.map(|(run, lane)| (run.job, Held { epoch: run.epoch, lane, is_started: false })));
+        self.stand_in_line(session.id);
         true
     }
 
@@ -284,9 +292,7 @@ impl Registry {
             return None;
         }
         let lane = link.runs.remove(&run.job).map(|held| held.lane);
-        if !link.is_open {
-            self.reopen(session);
-        }
+        self.stand_in_line(session);
         lane
     }
 
@@ -294,7 +300,7 @@ impl Registry {
     pub(crate) fn change(&mut self, session: SessionRef, change: impl FnOnce(&mut Link)) {
         if let Some(link) = self.current(session) {
             change(link);
-            self.reopen(session.id);
+            self.stand_in_line(session.id);
         }
     }
 
@@ -303,9 +309,7 @@ impl Registry {
         for group in groups {
             self.ready.extend(&group.lanes);
             for taker in &group.takers {
-                if let Some(link) = self.current(taker.session) {
-                    link.is_uncertain = true;
-                }
+                self.change(taker.session, |link| link.is_uncertain = true);
             }
         }
     }
@@ -325,7 +329,7 @@ impl Registry {
     /// can start, for links of the same class with free slots. At most as many as there are free slots.
     pub(crate) fn rebalance(&self) -> Vec<(Arc<Outbox>, Vec<RunRef>)> {
         let mut free: BTreeMap<usize, u32> = BTreeMap::new();
-        for link in self.links.values().filter(|link| link.credit() > 0 && link.runs.is_empty()) {
+        for link in self.links.values().filter(|link| link.credit() > 0) {
             *free.entry(link.class).or_default() += link.free_slots();
         }
         let mut retracted = Vec::new();
@@ -348,39 +352,52 @@ impl Registry {
         retracted
     }
 
+    /// Who is next: links with free slots; if there are none, links with room for a prefetch. Each goes
+    /// to the end of its line.
     fn takers(&mut self, class: usize) -> Vec<Taker> {
-        let mut takers = Vec::new();
-        let open = &mut self.classes[class].open;
-        for _ in 0..open.len() {
-            if takers.len() == MAX_TAKERS {
-                break;
-            }
-            let Some(id) = open.pop_front() else { break };
-            let Some(link) = self.links.get_mut(&id).filter(|link| link.class == class) else { continue };
-            let limit = link.credit().min(MAX_JOBS);
-            link.is_open = limit > 0;
-            if limit > 0 {
-                takers.push(Taker { session: link.session, limit });
-                open.push_back(id);
-            }
+        let has_free = !self.classes[class].free.is_empty();
+        let line = if has_free { &self.classes[class].free } else { &self.classes[class].roomy };
+        let next: Vec<SessionId> = line.values().take(MAX_TAKERS).copied().collect();
+        let mut takers = Vec::with_capacity(next.len());
+        for id in next {
+            let Some(link) = self.links.get(&id) else { continue };
+            let room = if has_free { link.free_slots().min(link.credit()) } else { link.credit() };
+            takers.push(Taker { session: link.session, limit: room.min(MAX_JOBS) });
+            self.leave_line(id);
+            self.stand_in_line(id);
         }
         takers
     }
 
-    fn reopen(&mut self, session: SessionId) {
+    /// Puts a link into the line that it belongs to, unless it stands there already.
+    fn stand_in_line(&mut self, session: SessionId) {
+        let Some(link) = self.links.get(&session) else { return };
+        let line = match (link.credit(), link.free_slots()) {
+            (0, _) => None,
+            (_, 0) => Some(Line::Roomy),
+            _ => Some(Line::Free),
+        };
+        if link.place.map(|(line, _)| line) == line {
+            return;
+        }
+        self.leave_line(session);
+        let Some((line, link)) = line.zip(self.links.get_mut(&session)) else { return };
+        self.next_ticket += 1;
+        link.place = Some((line, self.next_ticket));
+        self.classes[link.class].line(line).insert(self.next_ticket, session);
+    }
+
+    fn leave_line(&mut self, session: SessionId) {
         if let Some(link) = self.links.get_mut(&session)
-            && !link.is_open
-            && link.credit() > 0
+            && let Some((line, ticket)) = link.place.take()
         {
-            link.is_open = true;
-            self.classes[link.class].open.push_back(session);
+            self.classes[link.class].line(line).remove(&ticket);
         }
     }
 
     fn remove(&mut self, session: SessionId) -> Option<Link> {
-        let link = self.links.remove(&session)?;
-        self.classes[link.class].open.retain(|other| *other != session);
-        Some(link)
+        self.leave_line(session);
+        self.links.remove(&session)
     }
 
     fn learn(&mut self, lane: &Arc<Lane>) {
@@ -400,7 +417,12 @@ impl Registry {
             return *index;
         }
         let index = self.classes.len();
-        let class = Class { kinds: kinds.clone(), labels: labels.clone(), open: VecDeque::new() };
+        let class = Class {
+            kinds: kinds.clone(),
+            labels: labels.clone(),
+            free: BTreeMap::new(),
+            roomy: BTreeMap::new(),
+        };
         for entry in self.lanes.values_mut().filter(|entry| class.fits(&entry.lane)) {
             entry.classes.push(index);
         }
@@ -411,6 +433,17 @@ impl Registry {
 }
 
 impl Class {
+    fn has_room(&self) -> bool {
+        !(self.free.is_empty() && self.roomy.is_empty())
+    }
+
+    fn line(&mut self, line: Line) -> &mut BTreeMap<Ticket, SessionId> {
+        match line {
+            Line::Free => &mut self.free,
+            Line::Roomy => &mut self.roomy,
+        }
+    }
+
     fn fits(&self, lane: &Lane) -> bool {
         self.kinds.binary_search(lane.kind()).is_ok() && lane.selector().matches(&self.labels)
     }
@@ -483,7 +516,8 @@ mod tests {
         let (mail, session) = (lane("mail", ""), SessionId::from_key("a"));
         let reference = SessionRef { id: session, link: 1 };
         registry.lane_ready(&mail);
-        assert_eq!(takers(&registry.plan()), [(session, 3)]);
+        // The slots first, the prefetch when nobody has a free slot.
+        assert_eq!(takers(&registry.plan()), [(session, 2)]);
         registry.dispatched(reference, (0..3).map(|n| (run(n), mail.id())));
         registry.lane_ready(&mail);
         assert!(registry.plan().is_empty());

@@ -1,0 +1,291 @@
+//! Links of agents: the handshake, what is resumed, and what hostile peers get.
+
+use std::time::Duration;
+
+use mamos_core::agent::LogStream;
+use mamos_core::auth::Credentials;
+use mamos_core::job::Outcome;
+use mamos_core::lease::{Epoch, RunRef};
+use mamos_core::protocol::{FromAgent, RunEvent, RunReport, ToAgent};
+use mamos_core::transport::{Connector, Frame};
+use mamos_core::{JobId, JobState};
+
+use crate::scene::{Double, Scene, TTL, TestAgent, hello, secret};
+
+fn kill(message: ToAgent) -> Option<Vec<RunRef>> {
+    match message {
+        ToAgent::Kill { runs } => Some(runs),
+        _ => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_resumes_keeps_what_it_knows_and_loses_what_it_does_not() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 2).await;
+    for number in 0..2 {
+        scene.orchestrator.enqueue(Double { number }).await.unwrap();
+    }
+    let jobs = agent.jobs(2).await;
+    let session = agent.session();
+    // It never saw the second one, and has one that nobody gave it.
+    let unknown = RunRef { job: JobId::from_key("old"), epoch: Epoch::from_number(3) };
+    let mut agent = agent.reconnect(&scene.connector, vec![jobs[0].run, unknown], true).await;
+    assert!(agent.welcome.is_resumed);
+    assert_eq!(agent.session(), session);
+    assert_eq!(agent.expect(kill).await, [unknown]);
+    let again = agent.jobs(1).await.remove(0);
+    assert_eq!(again.run.job, jobs[1].run.job);
+    assert_eq!(again.counters.deliveries, 1);
+    agent.succeed(jobs[0].run, "0").await;
+    agent.succeed(again.run, "2").await;
+    assert_eq!(agent.recorded().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_restarted_gives_back_what_it_forgot_at_once() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    let job = agent.jobs(1).await.remove(0);
+    agent.report(vec![(job.run, RunEvent::Started)]).await;
+    agent.recorded().await;
+    let before = tokio::time::Instant::now();
+    let mut agent = agent.reconnect(&scene.connector, vec![], false).await;
+    assert!(!agent.welcome.is_resumed);
+    let again = agent.jobs(1).await.remove(0);
+    assert!(before.elapsed() < TTL / 10, "without waiting for the lease");
+    assert_eq!(again.counters.crashes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_restart_of_the_orchestrator_is_a_non_event() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    let id = scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap().id();
+    let job = agent.jobs(1).await.remove(0);
+    agent.report(vec![(job.run, RunEvent::Started)]).await;
+    agent.recorded().await;
+    let scene = scene.restart().await;
+    let mut agent = agent.reconnect(&scene.connector, vec![job.run], true).await;
+    assert!(agent.welcome.is_resumed);
+    agent.succeed(job.run, "2").await;
+    assert_eq!(agent.recorded().await, []);
+    let record = scene.orchestrator.wait(id).await.unwrap();
+    assert_eq!(
+        (record.state, record.epoch, record.counters.crashes),
+        (JobState::Succeeded, job.run.epoch, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_was_away_for_longer_than_a_lease_gives_its_agents_time_to_come_back() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    let id = scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap().id();
+    let job = agent.jobs(1).await.remove(0);
+    agent.report(vec![(job.run, RunEvent::Started)]).await;
+    agent.recorded().await;
+    let (store, clock) = scene.stop().await;
+    tokio::time::advance(10 * TTL).await;
+    let scene = Scene::with(store, clock, |builder| builder);
+    tokio::time::sleep(TTL / 2).await;
+    let mut agent = agent.reconnect(&scene.connector, vec![job.run], true).await;
+    agent.succeed(job.run, "2").await;
+    assert_eq!(agent.recorded().await, []);
+    assert_eq!(scene.orchestrator.wait(id).await.unwrap().counters.crashes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_process_of_an_agent_supersedes_the_older_one() {
+    let scene = Scene::new();
+    let mut older = scene.agent("a", 1).await;
+    let newer = TestAgent::connect(&scene.connector, hello(older.own_credentials())).await;
+    assert_ne!(newer.session(), older.session());
+    older.expect(|message| (message == ToAgent::Superseded).then_some(())).await;
+    assert_eq!(older.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_link_of_the_same_process_is_replaced_without_a_word() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    let mut again = hello(agent.own_credentials());
+    again.session = Some(agent.session());
+    let newer = TestAgent::connect(&scene.connector, again).await;
+    assert!(newer.welcome.is_resumed);
+    assert_eq!(agent.next().await, None, "closed, and not told to go away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_admits_one_agent_and_trying_again_with_the_same_secret_is_harmless() {
+    let scene = Scene::new();
+    let credentials = scene.credentials("a").await;
+    let first = TestAgent::connect(&scene.connector, hello(credentials.clone())).await;
+    let again = TestAgent::connect(&scene.connector, hello(credentials.clone())).await;
+    assert_eq!(first.welcome.agent, again.welcome.agent);
+    let Credentials::Registration { token, .. } = credentials else { unreachable!() };
+    let other = Credentials::Registration { token, secret: secret("other") };
+    TestAgent::try_connect(&scene.connector, hello(other)).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_prove_who_they_are_is_refused() {
+    let scene = Scene::new();
+    let agent = scene.agent("a", 1).await;
+    let wrong = Credentials::Agent { id: agent.welcome.agent.clone(), secret: secret("b") };
+    let unknown = TestAgent::try_connect(&scene.connector, hello(wrong)).await.unwrap_err();
+    let short =
+        Credentials::Registration { token: secret("t"), secret: mamos_core::auth::Secret::new("short") };
+    assert!(unknown.contains("unknown agent or wrong secret"), "{unknown}");
+    let refused = TestAgent::try_connect(&scene.connector, hello(short)).await.unwrap_err();
+    assert!(refused.contains("at least 32 characters"), "{refused}");
+    let version =
+        mamos_core::protocol::Hello { oldest_version: 9, version: 9, ..hello(scene.credentials("v").await) };
+    let refused = TestAgent::try_connect(&scene.connector, version).await.unwrap_err();
+    assert!(refused.contains("update the orchestrator"), "{refused}");
+}
+
+/// Each hostile act ends the link it came on, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_hostile_peer_ends_its_own_link_and_nothing_else() {
+    let scene = Scene::new();
+    let mut honest = scene.agent("honest", 1).await;
+    let report = |first, event| FromAgent::Reports {
+        first,
+        reports: vec![RunReport {
+            run: RunRef { job: JobId::from_key("x"), epoch: Epoch::from_number(1) },
+            event,
+        }],
+    };
+    let acts: Vec<Vec<FromAgent>> = vec![
+        vec![report(2, RunEvent::Started)],
+        vec![report(1, RunEvent::Started), report(1, RunEvent::Started)],
+        vec![FromAgent::Hello(Box::new(hello(scene.credentials("twice").await)))],
+        vec![report(
+            1,
+            RunEvent::Log { offset: 0, stream: LogStream::Stdout, bytes: vec![0; 65 * 1024].into() },
+        )],
+    ];
+    for (n, act) in acts.into_iter().enumerate() {
+        let mut hostile = scene.agent(&format!("hostile-{n}"), 1).await;
+        hostile.link.send(act).await.unwrap();
+        while hostile.next().await.is_some() {}
+    }
+    // Strangers.
+    for frame in [
+        Frame::binary(vec![0xc1; 100]),
+        Frame::text("{}"),
+        Frame::text(r#"{"messages":["bye"]}"#),
+        Frame::text("\u{0}"),
+        Frame::binary(vec![]),
+    ] {
+        let connection = scene.connector.connect().await.unwrap();
+        connection.send(frame).await.unwrap();
+        while let Ok(Some(_)) = connection.receive().await {}
+    }
+    let silent = scene.connector.connect().await.unwrap();
+    while let Ok(Some(_)) = silent.receive().await {}
+    let handle = scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    let run = honest.jobs(1).await[0].run;
+    honest.succeed(run, "2").await;
+    assert_eq!(handle.wait().await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_clock_is_a_day_off_works_all_the_same() {
+    let scene = Scene::new();
+    let mut greeting = hello(scene.credentials("a").await);
+    greeting.now = greeting.now + Duration::from_secs(86_400);
+    let mut agent = TestAgent::connect(&scene.connector, greeting).await;
+    let handle = scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    let run = agent.jobs(1).await[0].run;
+    agent.succeed(run, "2").await;
+    assert_eq!(handle.wait().await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_keep_a_session_and_silence_ends_it() {
+    let scene = Scene::new();
+    let agent = scene.agent("a", 1).await;
+    for _ in 0..10 {
+        tokio::time::sleep(TTL / 3).await;
+        agent.link.send(vec![FromAgent::Heartbeat { load: None }]).await.unwrap();
+    }
+    let session = scene.store.session(agent.session()).await.unwrap().unwrap();
+    assert_eq!(session.end, None);
+    tokio::time::sleep(2 * TTL).await;
+    let session = scene.store.session(agent.session()).await.unwrap().unwrap();
+    assert_eq!(session.end, Some(mamos_core::store::SessionEnd::Lost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_agent_gets_no_new_work_and_gets_some_again_when_it_speaks() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    tokio::time::sleep(TTL * 5 / 6).await;
+    scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    assert!(agent.hears_nothing().await);
+    agent.link.send(vec![FromAgent::Heartbeat { load: None }]).await.unwrap();
+    agent.jobs(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_gives_back_what_is_left_at_once() {
+    let scene = Scene::new();
+    let mut leaving = scene.agent("leaving", 1).await;
+    scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    leaving.jobs(1).await;
+    leaving.link.send(vec![FromAgent::Bye]).await.unwrap();
+    let before = tokio::time::Instant::now();
+    let mut other = scene.agent("other", 1).await;
+    other.jobs(1).await;
+    assert!(before.elapsed() < TTL / 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_agent_prefetched_is_taken_back_for_one_that_has_nothing_to_do() {
+    let scene = Scene::new();
+    let mut busy = scene.agent("busy", 2).await;
+    for number in 0..4 {
+        scene.orchestrator.enqueue(Double { number }).await.unwrap();
+    }
+    let jobs = busy.jobs(4).await;
+    let started = jobs[..2].iter().map(|job| (job.run, RunEvent::Started)).collect();
+    busy.report(started).await;
+    busy.recorded().await;
+    let mut idle = scene.agent("idle", 2).await;
+    let retracted = busy
+        .expect(|message| match message {
+            ToAgent::Retract { runs } => Some(runs),
+            _ => None,
+        })
+        .await;
+    assert_eq!(retracted.len(), 2);
+    let released = retracted.into_iter().map(|run| (run, RunEvent::Released)).collect();
+    busy.report(released).await;
+    idle.jobs(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_before_it_was_heard_of_again_a_held_job_is_cancelled_at_the_agent() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    let id = scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap().id();
+    let job = agent.jobs(1).await.remove(0);
+    let (profile, connector) = (agent.profile.clone(), scene.connector.clone());
+    agent.link.close().await;
+    scene.orchestrator.cancel(id, "wrong number", Duration::from_secs(3)).await.unwrap();
+    let mut again = hello(agent.own_credentials());
+    (again.profile, again.runs, again.session) = (profile, vec![job.run], Some(agent.session()));
+    let mut agent = TestAgent::connect(&connector, again).await;
+    let grace = agent
+        .expect(|message| match message {
+            ToAgent::Cancel { run, grace } if run == job.run => Some(grace),
+            _ => None,
+        })
+        .await;
+    assert_eq!(grace, Duration::from_secs(3));
+    agent.report(vec![(job.run, RunEvent::Ended(Outcome::Cancelled))]).await;
+    assert_eq!(scene.orchestrator.wait(id).await.unwrap().state, JobState::Cancelled);
+}

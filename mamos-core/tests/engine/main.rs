@@ -1,0 +1,8 @@
+//! The engine, seen from both sides: through its handle, and through the link of a scripted agent.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod jobs;
+mod links;
+mod operators;
+mod scene;
