@@ -74,6 +74,8 @@ async fn make_way(path: &Path) -> Result<()> {
 /// mode: at no moment can anyone else connect.
 fn bind_privately(path: PathBuf) -> io::Result<(UnixListener, SocketFile)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Renaming would accept a path that nobody could connect to.
+    std::os::unix::net::SocketAddr::from_pathname(&path)?;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
