@@ -1,5 +1,7 @@
 //! A transport of one's own, over Tokio's channels. `docs/writing-a-transport.md` walks through it.
 
+#![allow(unreachable_pub, reason = "in a crate of its own these would be reachable")]
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,8 +14,10 @@ use tokio::sync::{Mutex, mpsc, watch};
 type Parcel = (Encoding, Bytes);
 
 /// The orchestrator's end.
+#[derive(Debug)]
 pub struct ChannelListener(Mutex<mpsc::Receiver<ChannelConnection>>);
 /// The agent's end.
+#[derive(Debug)]
 pub struct ChannelConnector(mpsc::Sender<ChannelConnection>);
 
 /// A listener and its connector.
@@ -105,7 +109,7 @@ impl Connection for ChannelConnection {
 // The transport ends here.
 
 #[tokio::main(flavor = "current_thread")]
-#[allow(dead_code, reason = "the tests of the crate take the transport from this file without its main")]
+#[cfg_attr(test, allow(dead_code, reason = "the tests of the crate take only the transport from this file"))]
 async fn main() -> Result<()> {
     let (listener, connector) = pair();
     let (agent, orchestrator) = (connector.connect().await?, listener.accept().await?);

@@ -1,5 +1,7 @@
 //! Every built-in transport and bus keeps every promise of its kit.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use mamos_core::bus::Bus;
 use mamos_core::transport::MAX_FRAME_BYTES;
 use mamos_transport::bus::MemoryBus;

@@ -1,5 +1,7 @@
 //! What a hostile or broken peer can do to a socket: end its own connection, and nothing else.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The conformance kits notice every broken promise, and name it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use mamos_transport::broken::{BrokenBus, BrokenTransport};
 use mamos_transport::conformance::{bus, transport};
 
