@@ -168,6 +168,10 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
 
     /// Closes the connection.
     pub async fn close(&self) {
+        if let Some(window) = &self.window {
+            lock(window).is_ended = true;
+            self.acknowledged.notify_waiters();
+        }
         self.connection.close().await;
     }
 
