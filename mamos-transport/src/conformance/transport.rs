@@ -160,13 +160,27 @@ where
     broken
 }
 
+/// 0 to 250, twice, so that a run of 251 can begin anywhere.
+const PATTERN: [u8; 502] = {
+    let mut pattern = [0; 502];
+    let mut at = 0;
+    while at < pattern.len() {
+        pattern[at] = (at % 251) as u8;
+        at += 1;
+    }
+    pattern
+};
+
 /// A frame with a number and a size, filled so that any change shows.
 fn numbered(number: u64, size: usize) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(size.max(8));
+    let (start, end) = ((number % 251) as usize, size.max(8));
+    let mut bytes = BytesMut::with_capacity(end);
     bytes.put_u64(number);
     // A pattern that begins elsewhere for every number; its period fits no power of two.
-    let start = (number % 251) as u8;
-    bytes.extend((0..size.saturating_sub(8)).map(|at| start.wrapping_add((at % 251) as u8)));
+    while bytes.len() < end {
+        let count = (end - bytes.len()).min(251);
+        bytes.extend_from_slice(&PATTERN[start..start + count]);
+    }
     bytes.freeze()
 }
 
