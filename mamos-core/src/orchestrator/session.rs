@@ -26,6 +26,8 @@ use crate::{Error, ErrorKind, Result};
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A refusal or a last message that cannot be sent within this time is not sent.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
+/// How often a goodbye is written down before it is left to the lease to run out.
+const GOODBYE_TRIES: u32 = 5;
 /// A clock that is off by more than this is worth a warning.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// The most runs that an agent may claim to know: all its slots and more prefetch than is ever sent.
@@ -429,6 +431,22 @@ impl Session {
             .map_err(|_| Error::new(ErrorKind::Closed, "session.receive", "the orchestrator has stopped"))
     }
 
+    async fn detach(&self, engine: &Engine) {
+        for failures in 1..=GOODBYE_TRIES {
+            match engine.store.detach(self.session, engine.now()).await {
+                Ok(_) => return engine.tell(What::AgentStopped { agent: self.agent.clone() }),
+                Err(error) if error.is_retryable() && !engine.stopping.is_cancelled() => {
+                    tracing::warn!(target: "mamos::session", %error, failures, "a goodbye is not on record yet");
+                    engine.back_off(failures).await;
+                }
+                Err(error) => {
+                    tracing::warn!(target: "mamos::session", %error, "a goodbye is not on record; its lease runs out");
+                    return;
+                }
+            }
+        }
+    }
+
     /// The link is gone. The session goes on until it expires, unless the agent said goodbye.
     async fn end(&self, engine: &Engine, end: End) {
         let was_current = engine.registry().disconnect(self.session).is_some();
@@ -437,12 +455,7 @@ impl Session {
             End::Bye => {
                 // What the agent still held is given back, so late reports are refused, not lost: it
                 // says goodbye only after all of them were acknowledged.
-                match engine.store.detach(self.session, engine.now()).await {
-                    Ok(_) => engine.tell(What::AgentStopped { agent }),
-                    Err(error) => {
-                        tracing::warn!(target: "mamos::session", %error, "a goodbye is not on record");
-                    }
-                }
+                self.detach(engine).await;
                 let learned = super::upkeep::learn_lanes(engine).await;
                 if let Err(error) = learned {
                     tracing::warn!(target: "mamos::session", %error, "the next sweep looks again");

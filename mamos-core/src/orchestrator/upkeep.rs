@@ -33,10 +33,15 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) async fn run(engine: Arc<Engine>) {
     let mut failures = 0;
     let mut tended_at = Timestamp::EPOCH;
+    let mut swept_at = engine.now();
     loop {
         engine.due.reset();
-        match sweep(&engine).await {
-            Ok(()) => failures = 0,
+        let is_back = engine.now().since(swept_at) >= engine.settings.lease_ttl / 2;
+        match sweep_after(&engine, is_back).await {
+            Ok(()) => {
+                failures = 0;
+                swept_at = engine.now();
+            }
             Err(error) => {
                 failures += 1;
                 tracing::warn!(target: "mamos::upkeep", %error, failures, "the sweep failed; trying again");
@@ -58,6 +63,16 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             return;
         }
     }
+}
+
+/// Sweeps. After a pause, a jump of the clock or an outage of the store that could have cost agents
+/// their leases, it first gives them the time to come back: it was not they who were away.
+async fn sweep_after(engine: &Engine, is_back: bool) -> Result<()> {
+    if is_back {
+        tracing::warn!(target: "mamos::upkeep", "back after a pause; agents get the time of a lease to return");
+        adopt(engine).await?;
+    }
+    sweep(engine).await
 }
 
 /// Waits until something is due. False if the orchestrator stops.
@@ -184,9 +199,10 @@ async fn end_stale(engine: &Engine, session: SessionRef) {
     }
 }
 
-/// After a start: gives the agents of the orchestrator's earlier life the time of a lease to come back.
+/// Gives the agents of this orchestrator the time of a lease to come back, after a start or a pause.
 ///
-/// It was the orchestrator that was away, not they; what they run is not touched.
+/// It was the orchestrator that was away, not they; what they run is not touched. Links that still live
+/// become stale by it, and their agents resume.
 pub(crate) async fn adopt(engine: &Engine) -> Result<()> {
     let sessions = engine.store.sessions().await?;
     let own = sessions.into_iter().filter(|session| session.orchestrator == engine.settings.name);

@@ -97,6 +97,23 @@ async fn an_orchestrator_that_was_away_for_longer_than_a_lease_gives_its_agents_
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_was_paused_for_longer_than_a_lease_takes_nothing_from_its_agents() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    let id = scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap().id();
+    let job = agent.jobs(1).await.remove(0);
+    agent.report(vec![(job.run, RunEvent::Started)]).await;
+    agent.recorded().await;
+    // Everybody's clock jumps: nobody could have sent a heartbeat in between.
+    tokio::time::advance(3 * TTL).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut agent = agent.reconnect(&scene.connector, vec![job.run], true).await;
+    agent.succeed(job.run, "2").await;
+    assert_eq!(agent.recorded().await, []);
+    assert_eq!(scene.orchestrator.wait(id).await.unwrap().counters.crashes, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_newer_process_of_an_agent_supersedes_the_older_one() {
     let scene = Scene::new();
     let mut older = scene.agent("a", 1).await;
