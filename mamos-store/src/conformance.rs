@@ -27,9 +27,20 @@
 #![expect(clippy::unwrap_used, reason = "a promise that is broken panics: that is how the kit tells")]
 #![expect(missing_docs, reason = "the name of a promise is the sentence that documents it")]
 
+pub mod agents;
+pub mod attach;
+pub mod cancel;
 pub mod claim;
 pub mod enqueue;
+pub mod history;
+pub mod lists;
+pub mod logs;
+pub mod queues;
 pub mod report;
+pub mod sessions;
+pub mod settle;
+pub mod sweep;
+pub mod tokens;
 
 mod promises;
 mod scene;
