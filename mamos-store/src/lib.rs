@@ -8,7 +8,11 @@
 //! `docs/writing-a-store.md` is the guide to a store of your own.
 
 #[cfg(feature = "conformance")]
+pub mod broken;
+#[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "conformance")]
+pub mod faulty;
 pub mod memory;
 
 pub use crate::memory::MemoryStore;

@@ -1,0 +1,391 @@
+//! Stores that break a promise on purpose: they prove that the conformance kit, and whatever else
+//! claims to find faults, does find them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mamos_core::agent::AgentRecord;
+use mamos_core::auth::RegistrationToken;
+use mamos_core::clock::Timestamp;
+use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
+use mamos_core::job::lane::Lane;
+use mamos_core::job::{AttemptRecord, CancelRequest, ClaimedJob, JobRecord, NewJob, Priority};
+use mamos_core::lease::{Epoch, RunRef, SessionRef, Verdict};
+use mamos_core::store::{
+    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, EnqueueResult, Enqueued,
+    HeldJob, JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Report,
+    Reported, RunWrite, SessionRecord, SessionStore, Store, Swept, TokenStore,
+};
+use mamos_core::{JobState, Result};
+
+/// Which promise a [`Broken`] store breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// Applies a report to whatever run the job has now: bare job ids, no fencing at all.
+    IgnoresEpoch,
+    /// Applies a report of any session that knows the epoch.
+    IgnoresSession,
+    /// Gives a job that it gave to one session to the next as well.
+    ClaimsTwice,
+    /// Leaves the epoch of a claimed job as it was.
+    EpochStandsStill,
+    /// Lets a session claim after it expired.
+    LeasesNeverExpire,
+    /// Gives the first taker all it can take.
+    DealsToTheFirst,
+    /// Does not say when something is due.
+    ForgetsNextDue,
+    /// Says that it stored a batch, but not the last job of it.
+    LosesJobs,
+    /// Stores any number of jobs with one unique key.
+    ForgetsUniqueKeys,
+    /// Lets a job that succeeded be cancelled.
+    EndsCanChange,
+    /// Does not count a crash when it rescues a job.
+    ForgetsCrashes,
+    /// Gives out the jobs of paused queues.
+    IgnoresPause,
+    /// Treats all priorities alike.
+    IgnoresPriority,
+    /// Gives the verdicts of a batch in another order.
+    MisalignsVerdicts,
+    /// Refuses a settle that is sent again.
+    RefusesRepeatedSettles,
+    /// Keeps the older session of an agent open when a newer one comes.
+    LeavesOldSessionsOpen,
+    /// Gives back all that an agent held, known or not.
+    ForgetsKnownRuns,
+    /// Admits an agent with a token that is used up.
+    TokensAdmitTwice,
+    /// Takes a piece of a log although one before it is missing.
+    AcceptsLogGaps,
+    /// Leaves out the last job of each page but the last.
+    ListsLoseJobs,
+    /// Sweeps without a limit.
+    IgnoresSweepLimit,
+    /// Prunes jobs however young they are.
+    PrunesTooMuch,
+    /// Keeps no evidence of late settles.
+    ForgetsLateEvidence,
+    /// Overwrites what someone else changed of an agent.
+    OverwritesAgents,
+}
+
+/// Passes calls on to another store, and breaks one promise.
+#[derive(Debug)]
+pub struct Broken<S> {
+    inner: S,
+    flaw: Flaw,
+    memory: Mutex<Memory>,
+}
+
+/// What a flaw needs to remember to do harm.
+#[derive(Debug, Default)]
+struct Memory {
+    last_claimed: Option<ClaimedJob>,
+    changed: HashSet<JobId>,
+    superseded: HashSet<SessionId>,
+    tokens: HashMap<[u8; 32], RegistrationToken>,
+}
+
+impl<S: Store> Broken<S> {
+    /// Breaks a promise of the given store.
+    pub fn new(inner: S, flaw: Flaw) -> Self {
+        Self { inner, flaw, memory: Mutex::default() }
+    }
+
+    fn has(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a report fit the run that the job has now, as far as the flaw goes.
+    async fn forge(&self, mut write: RunWrite) -> Result<RunWrite> {
+        let Some(job) = self.inner.job(write.run.job).await? else { return Ok(write) };
+        match (self.flaw, &mut write.report) {
+            (Flaw::IgnoresEpoch, _) => {
+                write.run.epoch = job.epoch;
+                write.session = job.session.unwrap_or(write.session);
+            }
+            (Flaw::IgnoresSession, _) => write.session = job.session.unwrap_or(write.session),
+            (Flaw::AcceptsLogGaps, Report::Log(piece)) => {
+                let stored = self.inner.log(write.run, 0, u32::MAX).await?;
+                let end = stored.iter().map(|piece| piece.bytes.len() as u64).sum();
+                piece.offset = piece.offset.min(end);
+            }
+            _ => {}
+        }
+        Ok(write)
+    }
+
+    fn give_again(&self, takers: Option<SessionId>, claimed: &mut Claimed) {
+        let last = claimed.jobs.last().and_then(|(_, jobs)| jobs.last()).cloned();
+        let before = std::mem::replace(&mut self.memory().last_claimed, last);
+        if let (Some(job), Some(session)) = (before, takers) {
+            claimed.jobs.push((session, vec![job]));
+        }
+    }
+}
+
+impl<S: Store> Store for Broken<S> {
+    fn describe(&self) -> String {
+        format!("{} (broken: {:?})", self.inner.describe(), self.flaw)
+    }
+}
+
+#[async_trait]
+impl<S: Store> JobStore for Broken<S> {
+    async fn enqueue(&self, mut jobs: Vec<NewJob>, now: Timestamp) -> Result<Vec<Enqueued>> {
+        let lost = (self.has(Flaw::LosesJobs) && jobs.len() > 1).then(|| jobs.pop()).flatten();
+        for job in &mut jobs {
+            if self.has(Flaw::ForgetsUniqueKeys) {
+                job.unique_key = None;
+            }
+            if self.has(Flaw::IgnoresPriority) {
+                job.priority = Priority::NORMAL;
+            }
+        }
+        let mut answers = self.inner.enqueue(jobs, now).await?;
+        answers.extend(
+            lost.map(|job| Enqueued { id: job.id, result: EnqueueResult::Stored(job.first_state(now)) }),
+        );
+        Ok(answers)
+    }
+
+    async fn claim(&self, mut groups: Vec<ClaimGroup>, now: Timestamp) -> Result<Claimed> {
+        let first = groups.first().and_then(|group| group.takers.first()).map(|taker| taker.session.id);
+        if self.has(Flaw::DealsToTheFirst) {
+            let alone = |group: ClaimGroup| {
+                let ClaimGroup { lanes, takers } = group;
+                takers.into_iter().map(move |taker| ClaimGroup { lanes: lanes.clone(), takers: vec![taker] })
+            };
+            groups = groups.into_iter().flat_map(alone).collect();
+        }
+        let now = if self.has(Flaw::LeasesNeverExpire) { Timestamp::EPOCH } else { now };
+        let mut claimed = self.inner.claim(groups, now).await?;
+        match self.flaw {
+            Flaw::ClaimsTwice => self.give_again(first, &mut claimed),
+            Flaw::ForgetsNextDue => claimed.next_due = None,
+            Flaw::EpochStandsStill => {
+                for job in claimed.jobs.iter_mut().flat_map(|(_, jobs)| jobs) {
+                    job.run.epoch = Epoch::from_number(1);
+                }
+            }
+            _ => {}
+        }
+        Ok(claimed)
+    }
+
+    async fn report(&self, writes: Vec<RunWrite>, now: Timestamp) -> Result<Vec<Reported>> {
+        let mut answers = Vec::with_capacity(writes.len());
+        for write in writes {
+            let write = self.forge(write).await?;
+            let before = self.inner.job(write.run.job).await?;
+            let is_settle = matches!(write.report, Report::Settle(_));
+            let mut written = self.inner.report(vec![write], now).await?;
+            let was_held = before.is_some_and(|job| job.state.is_held());
+            if self.has(Flaw::RefusesRepeatedSettles) && is_settle && !was_held {
+                written.iter_mut().for_each(|answer| answer.verdict = Verdict::Stale);
+            }
+            answers.append(&mut written);
+        }
+        if self.has(Flaw::MisalignsVerdicts) {
+            answers.reverse();
+        }
+        Ok(answers)
+    }
+
+    async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept> {
+        let limit = if self.has(Flaw::IgnoresSweepLimit) { u32::MAX } else { limit };
+        let mut swept = self.inner.sweep(limit, now).await?;
+        if self.has(Flaw::ForgetsNextDue) {
+            swept.next_due = None;
+        }
+        Ok(swept)
+    }
+
+    async fn cancel(
+        &self,
+        jobs: Vec<JobId>,
+        request: CancelRequest,
+        now: Timestamp,
+    ) -> Result<Vec<CancelVerdict>> {
+        let answers = self.inner.cancel(jobs.clone(), request, now).await?;
+        for (id, answer) in jobs.into_iter().zip(&answers) {
+            if self.has(Flaw::EndsCanChange) && *answer == CancelVerdict::AlreadyEnded(JobState::Succeeded) {
+                self.memory().changed.insert(id);
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn redrive(&self, jobs: Vec<JobId>, now: Timestamp) -> Result<Vec<ChangeVerdict>> {
+        self.inner.redrive(jobs, now).await
+    }
+
+    async fn approve(&self, jobs: Vec<JobId>, now: Timestamp) -> Result<Vec<ChangeVerdict>> {
+        self.inner.approve(jobs, now).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobRecord>> {
+        let mut job = self.inner.job(id).await?;
+        if let Some(job) = &mut job {
+            if self.has(Flaw::ForgetsCrashes) {
+                job.counters.crashes = 0;
+            }
+            if self.memory().changed.contains(&id) {
+                job.state = JobState::Cancelled;
+            }
+        }
+        Ok(job)
+    }
+
+    async fn jobs(&self, filter: JobFilter, page: PageRequest) -> Result<Page<JobRecord>> {
+        let mut page = self.inner.jobs(filter, page).await?;
+        if self.has(Flaw::ListsLoseJobs) && page.next.is_some() {
+            page.items.pop();
+        }
+        Ok(page)
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>> {
+        let mut attempts = self.inner.attempts(id).await?;
+        attempts.retain(|attempt| !(attempt.is_late && self.has(Flaw::ForgetsLateEvidence)));
+        Ok(attempts)
+    }
+
+    async fn prune(&self, before: Timestamp, limit: u32) -> Result<u32> {
+        let before = if self.has(Flaw::PrunesTooMuch) { Timestamp::MAX } else { before };
+        self.inner.prune(before, limit).await
+    }
+}
+
+#[async_trait]
+impl<S: Store> LogStore for Broken<S> {
+    async fn log(&self, run: RunRef, offset: u64, max_bytes: u32) -> Result<Vec<LogPiece>> {
+        self.inner.log(run, offset, max_bytes).await
+    }
+}
+
+#[async_trait]
+impl<S: Store> QueueStore for Broken<S> {
+    async fn queues(&self) -> Result<Vec<QueueRecord>> {
+        self.inner.queues().await
+    }
+
+    async fn set_paused(&self, queue: &QueueName, is_paused: bool) -> Result<()> {
+        if self.has(Flaw::IgnoresPause) {
+            return Ok(());
+        }
+        self.inner.set_paused(queue, is_paused).await
+    }
+
+    async fn ready_lanes(&self) -> Result<Vec<Arc<Lane>>> {
+        self.inner.ready_lanes().await
+    }
+
+    async fn paused_queues(&self) -> Result<Vec<QueueName>> {
+        self.inner.paused_queues().await
+    }
+}
+
+#[async_trait]
+impl<S: Store> SessionStore for Broken<S> {
+    async fn attach(&self, mut request: Attach, now: Timestamp) -> Result<Attached> {
+        if self.has(Flaw::ForgetsKnownRuns) {
+            request.known.clear();
+        }
+        let attached = self.inner.attach(request, now).await?;
+        if self.has(Flaw::LeavesOldSessionsOpen) {
+            self.memory().superseded.extend(attached.superseded.iter().copied());
+        }
+        Ok(attached)
+    }
+
+    async fn renew(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
+        let mut verdicts = self.inner.renew(sessions.clone(), ttl, now).await?;
+        for (session, verdict) in sessions.iter().zip(&mut verdicts) {
+            if self.memory().superseded.contains(&session.id) {
+                *verdict = Verdict::Applied;
+            }
+        }
+        Ok(verdicts)
+    }
+
+    async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {
+        self.inner.detach(session, now).await
+    }
+
+    async fn held(&self, session: SessionId) -> Result<Vec<HeldJob>> {
+        self.inner.held(session).await
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<SessionRecord>> {
+        let mut session = self.inner.session(id).await?;
+        if let Some(session) = &mut session
+            && self.memory().superseded.contains(&id)
+        {
+            session.end = None;
+        }
+        Ok(session)
+    }
+
+    async fn sessions(&self) -> Result<Vec<SessionRecord>> {
+        self.inner.sessions().await
+    }
+}
+
+#[async_trait]
+impl<S: Store> AgentStore for Broken<S> {
+    async fn agent(&self, id: &AgentId) -> Result<Option<AgentRecord>> {
+        self.inner.agent(id).await
+    }
+
+    async fn agents(&self, page: PageRequest) -> Result<Page<AgentRecord>> {
+        self.inner.agents(page).await
+    }
+
+    async fn update_agent(&self, agent: AgentRecord, revision: u64, now: Timestamp) -> Result<AgentRecord> {
+        let stored = self.inner.agent(&agent.id).await?.map_or(revision, |stored| stored.revision);
+        let revision = if self.has(Flaw::OverwritesAgents) { stored } else { revision };
+        self.inner.update_agent(agent, revision, now).await
+    }
+}
+
+#[async_trait]
+impl<S: Store> TokenStore for Broken<S> {
+    async fn create_token(&self, token: RegistrationToken) -> Result<()> {
+        self.memory().tokens.insert(token.hash, token.clone());
+        self.inner.create_token(token).await
+    }
+
+    async fn redeem(&self, hash: [u8; 32], agent: AgentRecord, now: Timestamp) -> Result<AgentRecord> {
+        let answer = self.inner.redeem(hash, agent.clone(), now).await;
+        let used_up = self.memory().tokens.get(&hash).cloned();
+        match (answer, used_up) {
+            (Err(_), Some(token)) if self.has(Flaw::TokensAdmitTwice) => {
+                let text = agent.id.to_string();
+                let mut hash = token.hash;
+                hash[16..].copy_from_slice(JobId::from_key(&text).as_bytes());
+                let copy = RegistrationToken { id: TokenId::from_key(&text), hash, uses_left: 1, ..token };
+                self.inner.create_token(copy).await?;
+                self.inner.redeem(hash, agent, now).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn tokens(&self) -> Result<Vec<RegistrationToken>> {
+        self.inner.tokens().await
+    }
+
+    async fn revoke_token(&self, id: TokenId) -> Result<bool> {
+        self.inner.revoke_token(id).await
+    }
+}
