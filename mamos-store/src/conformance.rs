@@ -35,6 +35,7 @@ pub mod enqueue;
 pub mod history;
 pub mod lists;
 pub mod logs;
+pub mod model;
 pub mod queues;
 pub mod report;
 pub mod sessions;
