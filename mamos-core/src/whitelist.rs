@@ -4,6 +4,7 @@
 //! arguments in which one parameter is exactly one argument. There is no shell anywhere.
 
 pub mod policy;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::reload::Reloadable;
 use crate::auth::Principal;
 use crate::id::CommandId;
 use crate::{Error, ErrorKind, Result};
@@ -108,6 +110,9 @@ pub struct Permit {
 pub struct PathArgument {
     /// Its index in [`Permit::arguments`].
     pub index: usize,
+    /// The byte at which the path begins, as in `--file=/var/log`. It goes on to the argument's end.
+    #[serde(default)]
+    pub offset: usize,
     /// It must lie under one of these.
     pub roots: Vec<PathBuf>,
 }
