@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::time::Instant;
 
 /// How long a killed group may take to go. Only a process in an uninterruptible system call takes longer.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The process group of a child. Killed when dropped, unless it was seen to be gone.
 #[derive(Debug)]
@@ -50,11 +50,7 @@ impl ProcessGroup {
         let deadline = Instant::now() + within;
         // Nothing announces the end of a grandchild, so we look; seldom, once it takes long.
         let mut pause = Duration::from_millis(1);
-        while !self.is_gone {
-            if !has_living_member(self.leader) {
-                self.is_gone = true;
-                break;
-            }
+        while !self.check_gone() {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -62,6 +58,12 @@ impl ProcessGroup {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
         true
+    }
+
+    /// Is no process of the group alive any more?
+    pub(crate) fn check_gone(&mut self) -> bool {
+        self.is_gone = self.is_gone || !has_living_member(self.leader);
+        self.is_gone
     }
 
     /// Kills what is left, and waits until it is gone.

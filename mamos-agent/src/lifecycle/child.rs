@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::group::{ProcessGroup, describe};
+use crate::group::{GONE_WITHIN, ProcessGroup, describe};
 
 /// A program that is started, stopped and watched as a child of this process.
 ///
@@ -183,7 +183,10 @@ impl Lifecycle for ChildProcess {
         let _ = tokio::time::timeout(grace, ended.wait_for(Option::is_some)).await;
         lock(&group).kill();
         let _ = ended.wait_for(Option::is_some).await;
-        // Dropping the process kills what its group still has.
+        let deadline = tokio::time::Instant::now() + GONE_WITHIN;
+        while !lock(&group).check_gone() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         lock(&self.current).process = None;
         Ok(())
     }
