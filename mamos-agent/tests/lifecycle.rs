@@ -1,5 +1,7 @@
 //! What every lifecycle promises, asked of both.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Policies on a real file system.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 

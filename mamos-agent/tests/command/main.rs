@@ -1,5 +1,7 @@
 //! Commands that really run.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 mod support;
 
 use std::fs;
