@@ -1,7 +1,9 @@
 //! Permits by hand, a log that can be waited for, and processes to look at.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::sync::{Arc, Mutex};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -228,40 +230,47 @@ pub(crate) struct Orphan {
     pub(crate) group: i32,
     pub(crate) started: u64,
     pub(crate) member: i32,
-    child: Mutex<std::process::Child>,
+    child: std::process::Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
 }
 
+/// A group of a shell, which repeats each line that it is told, and one other process.
 pub(crate) fn orphan(leader_dies: bool) -> Orphan {
-    use std::io::{BufRead, BufReader, Write};
-
-    // The leader waits for a line before it ends, so that its start can still be read.
-    let text = if leader_dies {
-        "/bin/sleep 1000 & echo $!; read line"
-    } else {
-        "/bin/sleep 1000 & echo $!; read line; wait"
-    };
     let mut child = std::process::Command::new("/bin/sh")
-        .args(["-c", text])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
+        .args(["-c", "/bin/sleep 1000 & echo $!; while read line; do echo $line; done"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .process_group(0)
         .spawn()
         .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    output.read_line(&mut line).unwrap();
+    let member = line.trim().parse().unwrap();
     let group = child.id() as i32;
     let started = stat(group).unwrap()[19].parse().unwrap();
-    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let input = child.stdin.take().filter(|_| !leader_dies);
     if leader_dies {
         child.wait().unwrap();
     }
-    Orphan { group, started, member: line.trim().parse().unwrap(), child: Mutex::new(child) }
+    Orphan { group, started, member, child, input, output }
 }
 
 impl Orphan {
-    pub(crate) fn kill(&self) {
+    /// Does the leader still answer? A signal that is on its way would come first.
+    pub(crate) fn answers(&mut self) -> bool {
+        let mut line = String::new();
+        self.input.as_mut().unwrap().write_all(b"still here\n").is_ok()
+            && self.output.read_line(&mut line).unwrap() > 0
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
         let group = rustix::process::Pid::from_raw(self.group).unwrap();
-        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
-        self.child.lock().unwrap().wait().unwrap();
+        // It may be gone already: that is what some tests are about.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        self.child.wait().unwrap();
     }
 }
