@@ -1,9 +1,12 @@
-//! Where heartbeats take the load of the machine from.
+//! How busy the machine is, as heartbeats carry it.
 
 use mamos_core::agent::HostLoad;
 
-/// Measures the machine, or says what a test wants it to say.
+/// Measures the machine that an agent runs on.
+///
+/// Called on a blocking thread, never by two threads at once, so it may read files and take its time; a
+/// slow source delays only its own next sample, never a heartbeat.
 pub trait LoadSource: Send + Sync + 'static {
-    /// What the machine does now. Called once for each heartbeat.
+    /// Takes a sample.
     fn sample(&self) -> HostLoad;
 }

@@ -1,0 +1,613 @@
+//! The loop around the ledger: waits for something to happen, tells the ledger, carries out the effects,
+//! sends what there is to say.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use mamos_core::agent::{Attempt, Cancellation, HostLoad, Reporter};
+use mamos_core::auth::Credentials;
+use mamos_core::job::Outcome;
+use mamos_core::lease::RunRef;
+use mamos_core::protocol::link::OrchestratorLink;
+use mamos_core::protocol::{Dispatched, FromAgent, Hello, OLDEST_VERSION, ToAgent, VERSION};
+use mamos_core::{AgentId, Error, ErrorKind, Result, SessionId};
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::greeting::{self, Failed, Opened};
+use super::ledger::{Effect, Ledger, Rules, Turn};
+use super::mailbox::Mailbox;
+use super::writer::Writer;
+use super::{AgentStatus, Setup, StopReason, Stopped, WhenCutOff};
+use crate::attempt::{Limits, run_guarded};
+use crate::identity::Identity;
+use crate::journal::{Journal, Record};
+
+/// The wait after the first failed connect, and the longest.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// How long the last reports may take to be on record once a shutdown has given everything back.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long saying goodbye may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Whatever a peer says: no faster heartbeats, no shorter leases, and neither longer than an hour.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
+
+pub(super) struct Driver {
+    setup: Setup,
+    ledger: Ledger,
+    mailbox: Arc<Mailbox>,
+    attempts: Attempts,
+    writer: Writer,
+    backoff: Backoff,
+    phase: LinkPhase,
+    session: Option<SessionId>,
+    agent: Option<AgentId>,
+    slots: u32,
+    lease_ttl: Duration,
+    /// Since when there is no link, if there was one, until the policy was carried out.
+    cut_at: Option<Instant>,
+    stop: Option<Stop>,
+    sampling: Option<JoinHandle<HostLoad>>,
+    drain: Arc<Notify>,
+    status: watch::Sender<AgentStatus>,
+}
+
+enum LinkPhase {
+    Waiting(Instant),
+    Connecting(BoxFuture<'static, Result<Opened, Failed>>),
+    Up(Box<Up>),
+}
+
+/// A link, and what is to be said on it.
+struct Up {
+    link: Arc<OrchestratorLink>,
+    sending: Option<BoxFuture<'static, Result<()>>>,
+    /// Goes before the reports.
+    control: Vec<FromAgent>,
+    heartbeat_every: Duration,
+    beat_at: Instant,
+    load_at: Instant,
+    since: Instant,
+    /// Since when the orchestrator owes an answer.
+    owed_since: Option<Instant>,
+}
+
+/// Attempts that were spawned and are not gone. Dropping it aborts them.
+#[derive(Default)]
+struct Attempts(HashMap<RunRef, (AbortHandle, Cancellation)>);
+
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        for (abort, _) in self.0.values() {
+            abort.abort();
+        }
+    }
+}
+
+/// Reports that an attempt is gone, however that came about.
+struct Farewell {
+    run: RunRef,
+    outcome: Option<Outcome>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Farewell {
+    /// Takes all of it, so that the closure that says it owns it from the start.
+    fn with(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.mailbox.ended(self.run, self.outcome.take());
+    }
+}
+
+struct Stop {
+    reason: StopReason,
+    /// When what still runs is given back; `None` for never.
+    give_back_at: Option<Instant>,
+    leave_at: Option<Instant>,
+}
+
+enum Event {
+    Shutdown,
+    Drain,
+    Mail,
+    Time,
+    Written(Vec<RunRef>, bool),
+    Sample(Option<HostLoad>),
+    Connect,
+    Opened(Result<Opened, Failed>),
+    Sent(Result<()>),
+    Received(Result<Option<Vec<ToAgent>>>),
+}
+
+impl Driver {
+    pub(super) fn new(
+        setup: Setup,
+        mut journal: Option<Journal>,
+        drain: Arc<Notify>,
+        status: watch::Sender<AgentStatus>,
+    ) -> Self {
+        let rules = Rules {
+            has_journal: journal.is_some(),
+            cancel_grace: setup.cancel_grace,
+            announce_after: setup.announce_after,
+            max_queued: setup.max_queued,
+            max_queued_bytes: setup.max_queued_bytes,
+        };
+        let mut ledger = Ledger::new(rules, 0);
+        let mut session = None;
+        if let Some(journal) = &mut journal {
+            let remembered = journal.recall();
+            if !remembered.interrupted.is_empty() {
+                let runs = remembered.interrupted.len();
+                tracing::warn!(runs, "attempts were interrupted by the end of the last process");
+            }
+            session = remembered.session;
+            for (run, outcome) in remembered.ended {
+                ledger.restore(run, outcome);
+            }
+        }
+        Self {
+            ledger,
+            mailbox: Arc::new(Mailbox::new(setup.max_unsent_log_bytes)),
+            attempts: Attempts::default(),
+            writer: Writer::new(journal),
+            backoff: Backoff::new(RECONNECT.0, RECONNECT.1, setup.seed),
+            phase: LinkPhase::Waiting(Instant::now()),
+            session,
+            agent: None,
+            slots: 0,
+            lease_ttl: INTERVALS.1,
+            cut_at: None,
+            stop: None,
+            sampling: None,
+            drain,
+            status,
+            setup,
+        }
+    }
+
+    pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Stopped> {
+        let mut shutdown = pin!(shutdown.fuse());
+        let mut is_shutdown = false;
+        loop {
+            let wake_at = self.wake_at();
+            let event = tokio::select! {
+                biased;
+                () = &mut shutdown, if !is_shutdown => Event::Shutdown,
+                () = self.drain.notified() => Event::Drain,
+                (runs, is_written) = self.writer.written() => Event::Written(runs, is_written),
+                event = self.phase.next() => event,
+                () = self.mailbox.arrived() => Event::Mail,
+                sample = sampled(&mut self.sampling) => Event::Sample(sample),
+                () = tokio::time::sleep_until(wake_at) => Event::Time,
+            };
+            is_shutdown |= matches!(event, Event::Shutdown);
+            if let Err(error) = self.handle(event) {
+                self.show_status();
+                return Err(error);
+            }
+            self.pass();
+            self.show_status();
+            if let Some(stopped) = self.leave().await {
+                return Ok(stopped);
+            }
+        }
+    }
+
+    /// Handles one event. An error ends the runtime.
+    fn handle(&mut self, event: Event) -> Result<()> {
+        let now = Instant::now();
+        match event {
+            Event::Shutdown => {
+                let give_back_at = now + self.setup.drain_timeout;
+                let leave_at = give_back_at + self.setup.cancel_grace + FLUSH_TIMEOUT;
+                self.begin_drain(StopReason::Shutdown, Some((give_back_at, leave_at)));
+            }
+            Event::Drain => self.begin_drain(StopReason::Drained, None),
+            Event::Mail | Event::Time => {}
+            Event::Written(runs, is_written) => {
+                let mut effects = Vec::new();
+                for run in runs {
+                    self.ledger.written(run, is_written, now, &mut effects);
+                }
+                self.carry_out(effects);
+            }
+            Event::Sample(load) => {
+                if let (LinkPhase::Up(up), Some(load)) = (&mut self.phase, load) {
+                    up.control.push(FromAgent::Heartbeat { load: Some(Box::new(load)) });
+                }
+            }
+            Event::Connect => self.connect(),
+            Event::Opened(Ok(opened)) => return self.opened(opened, now),
+            Event::Opened(Err(Failed::ForNow(error))) => self.wait_to_connect(&error, now),
+            Event::Opened(Err(Failed::ForGood(error))) => return Err(error),
+            Event::Sent(Ok(())) => {}
+            Event::Sent(Err(error)) => {
+                if error.kind() == ErrorKind::LimitExceeded {
+                    let mut effects = Vec::new();
+                    self.ledger.batch_was_too_large(&mut effects);
+                    self.carry_out(effects);
+                }
+                self.cut(&error, now);
+            }
+            Event::Received(Ok(Some(messages))) => {
+                if let LinkPhase::Up(up) = &mut self.phase {
+                    up.owed_since = None;
+                }
+                return self.received(messages, now);
+            }
+            Event::Received(Ok(None)) => {
+                let message = "the orchestrator closed the link";
+                self.cut(&Error::new(ErrorKind::Closed, "link.receive", message), now);
+            }
+            Event::Received(Err(error)) => self.cut(&error, now),
+        }
+        Ok(())
+    }
+
+    /// What is done after every event: takes what attempts said, does what is due, writes and sends.
+    fn pass(&mut self) {
+        let now = Instant::now();
+        let mut effects = Vec::new();
+        let mail = self.mailbox.take();
+        for piece in mail.logs {
+            self.ledger.log(piece.run, piece.stream, piece.offset, piece.bytes, &mut effects);
+        }
+        for (run, progress) in mail.progress {
+            self.ledger.progress(run, progress);
+        }
+        for (run, outcome) in mail.ended {
+            self.attempts.0.remove(&run);
+            self.ledger.finished(run, outcome, now, &mut effects);
+        }
+        self.ledger.tick(now);
+        if let Some(stop) = &mut self.stop
+            && stop.give_back_at.is_some_and(|at| at <= now)
+        {
+            stop.give_back_at = None;
+            self.ledger.give_back(self.setup.cancel_grace, &mut effects);
+        }
+        if self.setup.when_cut_off == WhenCutOff::Stop && self.cut_off_at().is_some_and(|at| at <= now) {
+            tracing::warn!("the lease ran out while the link was down; attempts are stopped");
+            self.cut_at = None;
+            self.ledger.give_back(self.setup.cancel_grace, &mut effects);
+        }
+        self.carry_out(effects);
+        self.write(now);
+        self.send(now);
+    }
+
+    fn write(&mut self, now: Instant) {
+        let is_last = self.stop.is_some() && !self.ledger.is_busy();
+        let lost = self.writer.begin(is_last);
+        if !lost.is_empty() {
+            let mut effects = Vec::new();
+            for run in lost {
+                self.ledger.written(run, false, now, &mut effects);
+            }
+            self.carry_out(effects);
+        }
+    }
+
+    /// Starts to send what there is to say, unless something is being sent.
+    fn send(&mut self, now: Instant) {
+        let LinkPhase::Up(up) = &mut self.phase else { return };
+        if up.sending.is_none() {
+            let mut messages = std::mem::take(&mut up.control);
+            if let Some((first, reports)) = self.ledger.take_batch() {
+                messages.push(FromAgent::Reports { first, reports });
+            }
+            if messages.is_empty() && up.beat_at <= now {
+                messages.push(FromAgent::Heartbeat { load: None });
+            }
+            if !messages.is_empty() {
+                up.beat_at = now + self.backoff.spread(up.heartbeat_every);
+                let link = up.link.clone();
+                up.sending = Some(async move { link.send(messages).await }.boxed());
+            }
+        }
+        if up.load_at <= now
+            && self.sampling.is_none()
+            && let Some(source) = self.setup.load.clone()
+        {
+            up.load_at = now + up.heartbeat_every * self.setup.load_every;
+            self.sampling = Some(tokio::task::spawn_blocking(move || source.sample()));
+        }
+        if up.sending.is_none() && !self.ledger.is_unanswered() {
+            up.owed_since = None;
+        } else if now.duration_since(*up.owed_since.get_or_insert(now)) >= self.lease_ttl {
+            let message = "the orchestrator took or recorded nothing for a whole lease";
+            self.cut(&Error::new(ErrorKind::Unavailable, "link.send", message), now);
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Start(dispatched) => self.start(*dispatched),
+                Effect::Cancel(run, grace) => {
+                    if let Some((_, cancellation)) = self.attempts.0.get(&run) {
+                        cancellation.cancel(grace);
+                    }
+                }
+                Effect::Abort(run) => {
+                    if let Some((abort, _)) = self.attempts.0.get(&run) {
+                        abort.abort();
+                    }
+                }
+                Effect::Write { record, durably } => self.writer.push(record, durably),
+                Effect::FreeLog(weight) => self.mailbox.free_log(weight),
+            }
+        }
+    }
+
+    fn start(&mut self, dispatched: Dispatched) {
+        let run = dispatched.run;
+        let cancellation = Cancellation::new();
+        let limits = Limits {
+            until_deadline: dispatched.deadline.map(|deadline| deadline.since(self.setup.clock.now())),
+            grace: self.setup.cancel_grace,
+            max_output_bytes: self.setup.max_output_bytes,
+        };
+        let attempt = Attempt {
+            run,
+            kind: dispatched.kind,
+            payload: dispatched.payload,
+            counters: dispatched.counters,
+            timeout: dispatched.timeout,
+            deadline: dispatched.deadline,
+            traceparent: dispatched.traceparent,
+            cancellation: cancellation.clone(),
+            reporter: Reporter::new(run, self.mailbox.clone()),
+        };
+        let agent = self.setup.agent.clone();
+        // Made here, so that it speaks even if the attempt is aborted before it began.
+        let farewell = Farewell { run, outcome: None, mailbox: self.mailbox.clone() };
+        let spawned = tokio::spawn(async move {
+            let outcome = run_guarded(&*agent, attempt, limits).await;
+            farewell.with(outcome);
+        });
+        self.attempts.0.insert(run, (spawned.abort_handle(), cancellation));
+    }
+
+    fn connect(&mut self) {
+        let profile = self.setup.agent.profile();
+        self.slots = profile.slots;
+        let hello = Hello {
+            oldest_version: OLDEST_VERSION,
+            version: VERSION,
+            // Checked when the runtime was built; an empty registration is refused by any orchestrator.
+            credentials: self.setup.credentials.clone().unwrap_or_else(no_credentials),
+            profile,
+            session: self.session,
+            runs: self.ledger.runs(),
+            now: self.setup.clock.now(),
+        };
+        let connector = self.setup.connector.clone();
+        let identity_file = self.setup.identity_file.clone();
+        let opening = greeting::open(connector, Box::new(hello), identity_file, self.setup.connect_timeout);
+        self.phase = LinkPhase::Connecting(opening.boxed());
+    }
+
+    fn opened(&mut self, opened: Opened, now: Instant) -> Result<()> {
+        let welcome = *opened.welcome;
+        tracing::info!(
+            agent = %welcome.agent, session = %welcome.session, is_resumed = welcome.is_resumed, "connected"
+        );
+        if let Some(secret) = welcome.issued {
+            let identity = Identity { agent: welcome.agent.clone(), secret };
+            self.setup.credentials = Some(identity.credentials());
+        }
+        if self.session.replace(welcome.session) != Some(welcome.session) {
+            self.writer.push(Record::Session(welcome.session), false);
+        }
+        self.agent = Some(welcome.agent);
+        self.lease_ttl = welcome.lease_ttl.clamp(INTERVALS.0, INTERVALS.1);
+        self.cut_at = None;
+        let heartbeat_every = welcome.heartbeat_every.clamp(INTERVALS.0, INTERVALS.1);
+        let is_leaving = self.ledger.is_draining();
+        self.phase = LinkPhase::Up(Box::new(Up {
+            link: opened.link,
+            sending: None,
+            control: if is_leaving { vec![FromAgent::Slots { total: 0 }] } else { Vec::new() },
+            heartbeat_every,
+            beat_at: now + self.backoff.spread(heartbeat_every),
+            load_at: now,
+            since: now,
+            owed_since: None,
+        }));
+        self.ledger.linked();
+        let mut effects = Vec::new();
+        self.ledger.set_slots(self.slots, now, &mut effects);
+        self.carry_out(effects);
+        self.received(opened.rest, now)
+    }
+
+    fn received(&mut self, messages: Vec<ToAgent>, now: Instant) -> Result<()> {
+        let mut effects = Vec::new();
+        let mut result = Ok(());
+        for message in messages {
+            match message {
+                ToAgent::Drain => self.begin_drain(StopReason::Drained, None),
+                ToAgent::Refused { is_final, message } => {
+                    let kind = if is_final { ErrorKind::Denied } else { ErrorKind::Unavailable };
+                    let error = Error::new(kind, "agent.run", message);
+                    if is_final {
+                        result = Err(error);
+                    } else {
+                        self.cut(&error, now);
+                    }
+                    break;
+                }
+                message => match self.ledger.receive(message, now, &mut effects) {
+                    Ok(Turn::GoOn) => {}
+                    Ok(Turn::Superseded) => {
+                        let message = "another process with the identity of this agent took over; \
+                                       give each agent an identity of its own";
+                        result = Err(Error::new(ErrorKind::Stale, "agent.run", message));
+                        break;
+                    }
+                    Err(error) => {
+                        self.cut(&error, now);
+                        break;
+                    }
+                },
+            }
+        }
+        self.carry_out(effects);
+        result
+    }
+
+    fn begin_drain(&mut self, reason: StopReason, limits: Option<(Instant, Instant)>) {
+        let stop = self.stop.get_or_insert(Stop { reason, give_back_at: None, leave_at: None });
+        if let Some((give_back_at, leave_at)) = limits {
+            stop.give_back_at = Some(give_back_at);
+            stop.leave_at = Some(leave_at);
+        }
+        if !self.ledger.is_draining() {
+            self.ledger.drain();
+            if let LinkPhase::Up(up) = &mut self.phase {
+                up.control.push(FromAgent::Slots { total: 0 });
+            }
+        }
+    }
+
+    /// The link is of no use any more.
+    fn cut(&mut self, error: &Error, now: Instant) {
+        if let LinkPhase::Up(up) = &self.phase {
+            if now.duration_since(up.since) >= self.setup.stable_after {
+                self.backoff.reset();
+            }
+            self.cut_at = Some(now);
+        }
+        self.wait_to_connect(error, now);
+    }
+
+    fn wait_to_connect(&mut self, error: &Error, now: Instant) {
+        let delay = self.backoff.next_delay();
+        tracing::warn!(%error, ?delay, "no link to the orchestrator; trying again");
+        self.phase = LinkPhase::Waiting(now + delay);
+    }
+
+    fn cut_off_at(&self) -> Option<Instant> {
+        let policy_at = self.cut_at.map(|at| at + self.lease_ttl);
+        policy_at.filter(|_| self.setup.when_cut_off == WhenCutOff::Stop)
+    }
+
+    /// When something is due, whatever happens until then.
+    fn wake_at(&mut self) -> Instant {
+        let mut times = vec![self.ledger.next_tick(), self.cut_off_at()];
+        if let Some(stop) = &self.stop {
+            times.extend([stop.give_back_at, stop.leave_at]);
+        }
+        if let LinkPhase::Up(up) = &self.phase {
+            let has_source = self.setup.load.is_some() && self.sampling.is_none();
+            times.extend([
+                up.sending.is_none().then_some(up.beat_at),
+                has_source.then_some(up.load_at),
+                up.owed_since.map(|since| since + self.lease_ttl),
+            ]);
+        }
+        // Far enough to cost nothing.
+        let latest = Instant::now() + INTERVALS.1;
+        times.into_iter().flatten().min().unwrap_or(latest).min(latest)
+    }
+
+    /// Leaves if it was asked to and nothing is left, or the time is up.
+    async fn leave(&mut self) -> Option<Stopped> {
+        let stop = self.stop.as_ref()?;
+        let is_done = self.ledger.is_idle() && self.writer.is_idle();
+        let is_time_up = stop.leave_at.is_some_and(|at| at <= Instant::now());
+        if !is_done && !is_time_up {
+            return None;
+        }
+        let stopped = Stopped { reason: stop.reason, unsent: self.ledger.counts().unsent };
+        if let LinkPhase::Up(up) = &mut self.phase {
+            let (link, sending) = (up.link.clone(), up.sending.take());
+            let goodbye = async move {
+                if let Some(sending) = sending {
+                    sending.await?;
+                }
+                // With runs still here it would not be true that all were given back.
+                if is_done {
+                    link.send(vec![FromAgent::Bye]).await?;
+                }
+                link.close().await;
+                Ok::<(), Error>(())
+            };
+            // Not said in time, it is not said: the session expires.
+            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+        }
+        Some(stopped)
+    }
+
+    fn show_status(&self) {
+        let counts = self.ledger.counts();
+        let status = AgentStatus {
+            is_connected: matches!(self.phase, LinkPhase::Up(_)),
+            is_draining: self.ledger.is_draining(),
+            agent: self.agent.clone(),
+            session: self.session,
+            running: counts.running,
+            queued: counts.queued,
+            unsent: counts.unsent,
+        };
+        self.status.send_if_modified(|shown| {
+            let is_news = *shown != status;
+            *shown = status;
+            is_news
+        });
+    }
+}
+
+impl LinkPhase {
+    /// Waits for something to happen to the link. Safe to drop and call again.
+    async fn next(&mut self) -> Event {
+        match self {
+            Self::Waiting(until) => {
+                tokio::time::sleep_until(*until).await;
+                Event::Connect
+            }
+            Self::Connecting(opening) => Event::Opened(opening.await),
+            Self::Up(up) => {
+                let Up { link, sending, .. } = &mut **up;
+                tokio::select! {
+                    biased;
+                    result = sent(sending) => Event::Sent(result),
+                    received = link.receive() => Event::Received(received),
+                }
+            }
+        }
+    }
+}
+
+async fn sent(sending: &mut Option<BoxFuture<'static, Result<()>>>) -> Result<()> {
+    let Some(future) = sending else { return std::future::pending().await };
+    let result = future.await;
+    *sending = None;
+    result
+}
+
+/// `None` if the source panicked.
+async fn sampled(sampling: &mut Option<JoinHandle<HostLoad>>) -> Option<HostLoad> {
+    let Some(handle) = sampling else { return std::future::pending().await };
+    let sample = handle.await;
+    *sampling = None;
+    sample.ok()
+}
+
+fn no_credentials() -> Credentials {
+    Credentials::Registration { token: mamos_core::auth::Secret::new("") }
+}

@@ -1,0 +1,537 @@
+//! Which runs the agent has, and what each message does to them: plain functions over plain state.
+//!
+//! A run is queued, starting (its begin is being made durable), running, ending (its result is being
+//! written to the journal), or done: only its last report is missing at the orchestrator. It is
+//! forgotten when that is on record. The loop around the ledger carries out the [`Effect`]s.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mamos_core::Result;
+use mamos_core::agent::LogStream;
+use mamos_core::job::{Outcome, Progress};
+use mamos_core::lease::{RunRef, Verdict};
+use mamos_core::protocol::{Dispatched, RunEvent, RunReport, ToAgent};
+use tokio::time::Instant;
+
+use super::outbox::{Outbox, log_weight, weight_of};
+use crate::journal::Record;
+
+/// How long a command is put off that could not be made durable. Long enough for someone to make room.
+const PUT_OFF: Duration = Duration::from_secs(30);
+
+/// What the ledger must know beforehand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) has_journal: bool,
+    /// The grace of a cancellation that names none.
+    pub(super) cancel_grace: Duration,
+    /// A typed job that ends sooner is reported in one message instead of two.
+    pub(super) announce_after: Duration,
+    pub(super) max_queued: usize,
+    pub(super) max_queued_bytes: usize,
+}
+
+/// What the loop must do.
+#[derive(Debug, PartialEq)]
+pub(super) enum Effect {
+    /// Run the attempt; say [`Ledger::finished`] when it is gone.
+    Start(Box<Dispatched>),
+    /// Ask a running attempt to stop.
+    Cancel(RunRef, Duration),
+    /// End a running attempt at once.
+    Abort(RunRef),
+    /// Append to the journal, then say [`Ledger::written`].
+    Write { record: Record, durably: bool },
+    /// Give that much back to the budget of logs.
+    FreeLog(usize),
+}
+
+/// What a message means for the link itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    GoOn,
+    Superseded,
+}
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    rules: Rules,
+    slots: usize,
+    is_draining: bool,
+    runs: HashMap<RunRef, Run>,
+    queue: VecDeque<Dispatched>,
+    queued_bytes: usize,
+    /// Attempts that hold a slot: starting, running, or told to stop but not gone.
+    busy: usize,
+    /// In order of time, because the wait is the same for all. Runs may have ended since.
+    announcements: VecDeque<(Instant, RunRef)>,
+    /// Announced runs whose progress was not sent.
+    progressed: Vec<RunRef>,
+    outbox: Outbox,
+}
+
+#[derive(Debug)]
+struct Run {
+    stage: Stage,
+    fate: Fate,
+    is_announced: bool,
+    /// Arrived while it was starting.
+    cancel: Option<Duration>,
+    /// The newest that was not sent.
+    progress: Option<Progress>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Stage {
+    Queued,
+    Starting(Box<Dispatched>),
+    Running,
+    Ending(Outcome),
+    Done,
+}
+
+/// What to report when it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// How it ended.
+    Report,
+    /// That it is given back, unless it came to an end of its own.
+    Release,
+    /// Nothing.
+    Forget,
+}
+
+/// How many runs are where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Counts {
+    pub(super) running: usize,
+    pub(super) queued: usize,
+    pub(super) unsent: usize,
+}
+
+impl Ledger {
+    pub(super) fn new(rules: Rules, slots: u32) -> Self {
+        Self {
+            rules,
+            slots: slots as usize,
+            is_draining: false,
+            runs: HashMap::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            busy: 0,
+            announcements: VecDeque::new(),
+            progressed: Vec::new(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Takes over a result that an earlier process left in the journal.
+    pub(super) fn restore(&mut self, run: RunRef, outcome: Outcome) {
+        self.runs.insert(run, Run { stage: Stage::Done, is_announced: true, ..Run::queued() });
+        self.outbox.push(run, RunEvent::Ended(outcome));
+    }
+
+    /// Changes how many attempts run at once. What runs above that goes on.
+    pub(super) fn set_slots(&mut self, slots: u32, now: Instant, effects: &mut Vec<Effect>) {
+        self.slots = slots as usize;
+        self.fill(now, effects);
+    }
+
+    /// Every run that the agent still has, in order.
+    pub(super) fn runs(&self) -> Vec<RunRef> {
+        let had = self.runs.iter().filter(|(_, run)| run.fate != Fate::Forget);
+        let mut runs: Vec<RunRef> = had.map(|(run, _)| *run).collect();
+        runs.sort();
+        runs
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts { running: self.busy, queued: self.queue.len(), unsent: self.outbox.len() }
+    }
+
+    /// Is nothing left to run or to report?
+    pub(super) fn is_idle(&self) -> bool {
+        self.busy == 0 && self.queue.is_empty() && self.outbox.is_empty() && self.runs.is_empty()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy > 0
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.outbox.is_unanswered()
+    }
+
+    /// A new link: reports are numbered anew.
+    pub(super) fn linked(&mut self) {
+        self.outbox.restart();
+    }
+
+    /// The next reports to send, and the number of the first.
+    pub(super) fn take_batch(&mut self) -> Option<(u64, Vec<RunReport>)> {
+        for run in std::mem::take(&mut self.progressed) {
+            self.send_progress(run);
+        }
+        self.outbox.take_batch()
+    }
+
+    /// The last batch does not fit a frame, and was not sent: the next ones are smaller.
+    pub(super) fn batch_was_too_large(&mut self, effects: &mut Vec<Effect>) {
+        let freed = self.outbox.batch_was_too_large();
+        if freed > 0 {
+            effects.push(Effect::FreeLog(freed));
+        }
+    }
+
+    /// Handles what the orchestrator said.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`](mamos_core::ErrorKind::Corrupt) if it contradicts the protocol.
+    pub(super) fn receive(
+        &mut self,
+        message: ToAgent,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Turn> {
+        match message {
+            ToAgent::Dispatch(batch) => {
+                for dispatched in batch {
+                    self.dispatched(dispatched);
+                }
+                self.fill(now, effects);
+            }
+            ToAgent::Recorded { through, exceptions } => {
+                for report in self.outbox.recorded(through)? {
+                    self.recorded(report, effects);
+                }
+                let lost = exceptions.iter().filter(|(_, verdict)| !verdict.is_applied());
+                self.kill(lost.map(|(run, _)| *run).collect(), effects);
+                for (run, verdict) in exceptions {
+                    if verdict == Verdict::CancelRequested {
+                        self.cancel(run, self.rules.cancel_grace, effects);
+                    }
+                }
+            }
+            ToAgent::Cancel { run, grace } => self.cancel(run, grace, effects),
+            ToAgent::Kill { runs } => self.kill(runs.into_iter().collect(), effects),
+            ToAgent::Retract { runs } => {
+                let runs: HashSet<RunRef> = runs.into_iter().collect();
+                self.release_queued(|run| runs.contains(run));
+            }
+            ToAgent::Drain => self.drain(),
+            ToAgent::Superseded => {
+                self.abandon(effects);
+                return Ok(Turn::Superseded);
+            }
+            // Answers to `Hello`; later they are repeats.
+            ToAgent::Welcome(_) | ToAgent::Refused { .. } => {}
+        }
+        Ok(Turn::GoOn)
+    }
+
+    /// Takes no new work, and gives back what has not been started.
+    pub(super) fn drain(&mut self) {
+        self.is_draining = true;
+        self.release_queued(|_| true);
+    }
+
+    /// Gives everything back: what has not been started at once, what runs after it was cancelled.
+    pub(super) fn give_back(&mut self, grace: Duration, effects: &mut Vec<Effect>) {
+        self.release_queued(|_| true);
+        for (run, state) in &mut self.runs {
+            match state.stage {
+                Stage::Starting(_) | Stage::Running if state.fate == Fate::Report => {
+                    state.fate = Fate::Release;
+                    if state.stage == Stage::Running {
+                        effects.push(Effect::Cancel(*run, grace));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The attempt is gone. `None` if it was ended from outside.
+    pub(super) fn finished(
+        &mut self,
+        run: RunRef,
+        outcome: Option<Outcome>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(state) = self.runs.get(&run) else { return };
+        if state.stage != Stage::Running {
+            return;
+        }
+        self.busy -= 1;
+        match (state.fate, outcome) {
+            (Fate::Forget, _) => self.remove(run, effects),
+            (Fate::Report, Some(outcome)) => self.end(run, outcome, effects),
+            (
+                Fate::Release,
+                Some(outcome @ (Outcome::Succeeded { .. } | Outcome::Bury { .. } | Outcome::Snooze { .. })),
+            ) => self.end(run, outcome, effects),
+            _ => self.conclude(run, RunEvent::Released),
+        }
+        self.fill(now, effects);
+    }
+
+    /// What was asked for by [`Effect::Write`] about a run was done, or could not be.
+    pub(super) fn written(&mut self, run: RunRef, is_written: bool, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(state) = self.runs.get_mut(&run) else { return };
+        match std::mem::replace(&mut state.stage, Stage::Done) {
+            Stage::Starting(dispatched) => {
+                if is_written && state.fate == Fate::Report && state.cancel.is_none() {
+                    state.stage = Stage::Running;
+                    self.announce(run);
+                    effects.push(Effect::Start(dispatched));
+                    return;
+                }
+                let (fate, is_cancelled) = (state.fate, state.cancel.is_some());
+                self.busy -= 1;
+                match fate {
+                    Fate::Forget => self.remove(run, effects),
+                    Fate::Report if is_cancelled => self.conclude(run, RunEvent::Ended(Outcome::Cancelled)),
+                    // Giving it back would bring it here again at once.
+                    Fate::Report => self.conclude(run, RunEvent::Ended(Outcome::Snooze { delay: PUT_OFF })),
+                    Fate::Release => self.conclude(run, RunEvent::Released),
+                }
+                self.fill(now, effects);
+            }
+            // A result that could not be written down is still worth sending.
+            Stage::Ending(outcome) => self.conclude(run, RunEvent::Ended(outcome)),
+            stage => state.stage = stage,
+        }
+    }
+
+    /// The attempt says how far it is.
+    pub(super) fn progress(&mut self, run: RunRef, progress: Progress) {
+        let Some(state) = self.runs.get_mut(&run) else { return };
+        if state.stage == Stage::Running && state.fate != Fate::Forget {
+            // Goes out with the next batch, so that only the newest is ever kept. Before the announcement
+            // it waits for that, so that quick jobs stay one message.
+            if state.progress.replace(progress).is_none() && state.is_announced {
+                self.progressed.push(run);
+            }
+        }
+    }
+
+    /// The attempt printed something. What takes room in the budget of logs gives it back later.
+    pub(super) fn log(
+        &mut self,
+        run: RunRef,
+        stream: LogStream,
+        offset: u64,
+        bytes: Bytes,
+        effects: &mut Vec<Effect>,
+    ) {
+        let speaks = |state: &Run| state.stage == Stage::Running && state.fate != Fate::Forget;
+        if self.runs.get(&run).is_some_and(speaks) {
+            self.announce(run);
+            self.outbox.push(run, RunEvent::Log { offset, stream, bytes });
+        } else {
+            effects.push(Effect::FreeLog(weight_of(bytes.len())));
+        }
+    }
+
+    /// When [`Ledger::tick`] has something to do.
+    pub(super) fn next_tick(&mut self) -> Option<Instant> {
+        while let Some((at, run)) = self.announcements.front() {
+            if self.runs.get(run).is_some_and(|run| run.stage == Stage::Running && !run.is_announced) {
+                return Some(*at);
+            }
+            self.announcements.pop_front();
+        }
+        None
+    }
+
+    /// Announces the runs that have gone on for a while.
+    pub(super) fn tick(&mut self, now: Instant) {
+        while self.next_tick().is_some_and(|at| at <= now) {
+            if let Some((_, run)) = self.announcements.pop_front() {
+                self.announce(run);
+            }
+        }
+    }
+
+    fn dispatched(&mut self, dispatched: Dispatched) {
+        let run = dispatched.run;
+        if self.runs.contains_key(&run) {
+            return;
+        }
+        self.runs.insert(run, Run::queued());
+        let bytes = self.queued_bytes + dispatched.payload.len();
+        let is_full = self.queue.len() >= self.rules.max_queued || bytes > self.rules.max_queued_bytes;
+        // With nothing queued there is always room for one.
+        if self.is_draining || (is_full && !self.queue.is_empty()) {
+            self.conclude(run, RunEvent::Released);
+            return;
+        }
+        self.queued_bytes = bytes;
+        self.queue.push_back(dispatched);
+    }
+
+    /// Starts what is queued, as far as there are slots.
+    fn fill(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while self.busy < self.slots {
+            let Some(dispatched) = self.queue.pop_front() else { return };
+            self.queued_bytes -= dispatched.payload.len();
+            let run = dispatched.run;
+            let Some(state) = self.runs.get_mut(&run) else { continue };
+            self.busy += 1;
+            let is_command = dispatched.kind.command().is_some();
+            let record = || Record::Started { run, kind: dispatched.kind.clone() };
+            if self.rules.has_journal {
+                effects.push(Effect::Write { record: record(), durably: is_command });
+            }
+            if is_command && self.rules.has_journal {
+                state.stage = Stage::Starting(Box::new(dispatched));
+                continue;
+            }
+            state.stage = Stage::Running;
+            if is_command {
+                self.announce(run);
+            } else {
+                self.announcements.push_back((now + self.rules.announce_after, run));
+            }
+            effects.push(Effect::Start(Box::new(dispatched)));
+        }
+    }
+
+    fn cancel(&mut self, run: RunRef, grace: Duration, effects: &mut Vec<Effect>) {
+        let Some(state) = self.runs.get_mut(&run) else { return };
+        match state.stage {
+            Stage::Queued => {
+                self.unqueue(|queued| *queued == run);
+                self.conclude(run, RunEvent::Ended(Outcome::Cancelled));
+            }
+            Stage::Starting(_) => state.cancel = Some(grace),
+            Stage::Running => effects.push(Effect::Cancel(run, grace)),
+            Stage::Ending(_) | Stage::Done => {}
+        }
+    }
+
+    fn kill(&mut self, runs: HashSet<RunRef>, effects: &mut Vec<Effect>) {
+        if runs.is_empty() {
+            return;
+        }
+        self.unqueue(|queued| runs.contains(queued));
+        let freed = self.outbox.forget(&runs);
+        if freed > 0 {
+            effects.push(Effect::FreeLog(freed));
+        }
+        for run in runs {
+            let Some(state) = self.runs.get_mut(&run) else { continue };
+            state.fate = Fate::Forget;
+            match state.stage {
+                Stage::Running => effects.push(Effect::Abort(run)),
+                Stage::Starting(_) => {}
+                Stage::Queued | Stage::Ending(_) | Stage::Done => self.remove(run, effects),
+            }
+        }
+    }
+
+    /// Another agent of the same identity took over: everything here is void.
+    fn abandon(&mut self, effects: &mut Vec<Effect>) {
+        self.is_draining = true;
+        self.queue.clear();
+        self.queued_bytes = 0;
+        self.outbox = Outbox::default();
+        for (run, state) in &mut self.runs {
+            state.fate = Fate::Forget;
+            if state.stage == Stage::Running {
+                effects.push(Effect::Abort(*run));
+            }
+        }
+        self.runs.retain(|_, state| matches!(state.stage, Stage::Running | Stage::Starting(_)));
+    }
+
+    fn release_queued(&mut self, chosen: impl Fn(&RunRef) -> bool) {
+        for run in self.unqueue(chosen) {
+            self.conclude(run, RunEvent::Released);
+        }
+    }
+
+    fn unqueue(&mut self, chosen: impl Fn(&RunRef) -> bool) -> Vec<RunRef> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        self.queue.retain(|queued| {
+            let is_chosen = chosen(&queued.run);
+            if is_chosen {
+                taken.push(queued.run);
+                bytes += queued.payload.len();
+            }
+            !is_chosen
+        });
+        self.queued_bytes -= bytes;
+        taken
+    }
+
+    /// It came to an end of its own: first to the journal, then to the orchestrator.
+    fn end(&mut self, run: RunRef, outcome: Outcome, effects: &mut Vec<Effect>) {
+        if !self.rules.has_journal {
+            return self.conclude(run, RunEvent::Ended(outcome));
+        }
+        if let Some(state) = self.runs.get_mut(&run) {
+            state.stage = Stage::Ending(outcome.clone());
+            effects.push(Effect::Write { record: Record::Ended { run, outcome }, durably: false });
+        }
+    }
+
+    /// Says the last thing about a run.
+    fn conclude(&mut self, run: RunRef, event: RunEvent) {
+        self.send_progress(run);
+        if let Some(state) = self.runs.get_mut(&run) {
+            state.stage = Stage::Done;
+            self.outbox.push(run, event);
+        }
+    }
+
+    fn recorded(&mut self, report: RunReport, effects: &mut Vec<Effect>) {
+        match report.event {
+            RunEvent::Ended(_) | RunEvent::Released => self.remove(report.run, effects),
+            RunEvent::Log { .. } => effects.push(Effect::FreeLog(log_weight(&report.event))),
+            RunEvent::Started | RunEvent::Progress(_) => {}
+        }
+    }
+
+    fn remove(&mut self, run: RunRef, effects: &mut Vec<Effect>) {
+        if self.runs.remove(&run).is_some() && self.rules.has_journal {
+            effects.push(Effect::Write { record: Record::Forgotten { run }, durably: false });
+        }
+    }
+
+    fn announce(&mut self, run: RunRef) {
+        let Some(state) = self.runs.get_mut(&run) else { return };
+        if !state.is_announced {
+            state.is_announced = true;
+            self.outbox.push(run, RunEvent::Started);
+            self.send_progress(run);
+        }
+    }
+
+    fn send_progress(&mut self, run: RunRef) {
+        let Some(state) = self.runs.get_mut(&run) else { return };
+        // One that was never announced has ended by now: its end says more than its progress.
+        if state.is_announced
+            && let Some(progress) = state.progress.take()
+        {
+            self.outbox.push(run, RunEvent::Progress(progress));
+        }
+    }
+}
+
+impl Run {
+    fn queued() -> Self {
+        Self { stage: Stage::Queued, fate: Fate::Report, is_announced: false, cancel: None, progress: None }
+    }
+}
+
+#[cfg(test)]
+mod tests;
