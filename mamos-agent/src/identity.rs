@@ -12,17 +12,26 @@ use serde::{Deserialize, Serialize};
 /// Larger than any identity; a file beyond it is not one.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// What an agent was given when it registered: its id and its secret.
+/// Who an agent is: the secret that it made, and the id that it got for it.
+///
+/// It is on disk before the secret is first sent, so that a registration whose answer was lost, or that
+/// a crash cut off, can be made again with the same token and gives the same agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// Its id.
-    pub agent: AgentId,
+    /// Its id; `None` until it is registered.
+    pub agent: Option<AgentId>,
     /// What it proves itself with.
     pub secret: Secret,
 }
 
 impl Identity {
+    /// A new secret, from the random numbers of the operating system.
+    pub fn generate() -> Self {
+        let random = [uuid::Uuid::new_v4().as_u128(), uuid::Uuid::new_v4().as_u128()];
+        Self { agent: None, secret: Secret::from_random("mamos_agent", random) }
+    }
+
     /// Reads an identity; `None` if there is no such file.
     ///
     /// # Errors
@@ -82,9 +91,14 @@ impl Identity {
         sync_directory_of(path)
     }
 
-    /// What the agent shows from now on.
-    pub fn credentials(&self) -> Credentials {
-        Credentials::Agent { id: self.agent.clone(), secret: self.secret.clone() }
+    /// What the agent shows: itself if it is registered, else the token. `None` if it has neither.
+    pub fn credentials(&self, token: Option<&Secret>) -> Option<Credentials> {
+        let secret = self.secret.clone();
+        match (&self.agent, token) {
+            (Some(id), _) => Some(Credentials::Agent { id: id.clone(), secret }),
+            (None, Some(token)) => Some(Credentials::Registration { token: token.clone(), secret }),
+            (None, None) => None,
+        }
     }
 }
 
@@ -109,7 +123,7 @@ mod tests {
         let path = directory.path().join("identity.json");
         assert_eq!(Identity::load(&path).unwrap(), None);
         let agent = AgentId::from_parts(AgentKind::new("a").unwrap(), Timestamp::EPOCH, 1);
-        let mut identity = Identity { agent, secret: Secret::new("s1") };
+        let mut identity = Identity { agent: Some(agent), secret: Secret::new("s1") };
         fs::write(directory.path().join("identity.new"), "left over").unwrap();
         identity.save(&path).unwrap();
         identity.secret = Secret::new("s2");

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mamos_core::agent::Agent;
-use mamos_core::auth::Credentials;
+use mamos_core::auth::{Credentials, Secret};
 use mamos_core::clock::{Clock, SystemClock};
 use mamos_core::transport::Connector;
 use mamos_core::{AgentId, Error, ErrorKind, Result, SessionId};
@@ -50,10 +50,10 @@ use crate::load::LoadSource;
 /// use std::sync::Arc;
 ///
 /// use mamos_agent::AgentRuntime;
-/// use mamos_core::auth::{Credentials, Secret};
+/// use mamos_core::auth::Secret;
 ///
 /// let runtime = AgentRuntime::builder(Arc::new(registry), connector)
-///     .credentials(Credentials::Registration { token: Secret::new("mamos_reg_…") })
+///     .registration(Secret::new("mamos_reg_…"))
 ///     .state_directory("/var/lib/my-agent")
 ///     .build()?;
 /// let stopped = runtime.run(std::future::pending()).await?;
@@ -71,6 +71,7 @@ pub struct AgentRuntime {
 /// Settings of an [`AgentRuntime`].
 pub struct AgentRuntimeBuilder {
     setup: Setup,
+    token: Option<Secret>,
     journal: Option<Journal>,
     state_directory: Option<PathBuf>,
 }
@@ -203,6 +204,7 @@ impl AgentRuntime {
                 max_unsent_log_bytes: 4 * 1024 * 1024,
                 max_output_bytes: 1024 * 1024,
             },
+            token: None,
             journal: None,
             state_directory: None,
         }
@@ -233,7 +235,16 @@ impl AgentRuntime {
 }
 
 impl AgentRuntimeBuilder {
-    /// What the agent proves itself with, unless an identity file has something better.
+    /// Registers the agent with this one-time token, unless an identity file says who it is already.
+    ///
+    /// The agent makes its secret itself; with an identity file it is on disk before it is sent.
+    #[must_use]
+    pub fn registration(mut self, token: Secret) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// What the agent proves itself with, unless an identity file says who it is already.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.setup.credentials = Some(credentials);
@@ -389,10 +400,17 @@ impl AgentRuntimeBuilder {
             }
             self.setup.identity_file.get_or_insert_with(|| directory.join("identity.json"));
         }
-        if let Some(path) = &self.setup.identity_file
-            && let Some(identity) = Identity::load(path)?
+        let known = self.setup.identity_file.as_deref().map(Identity::load).transpose()?.flatten();
+        if let Some(token) = &self.token
+            && known.is_none()
         {
-            self.setup.credentials = Some(identity.credentials());
+            let fresh = Identity::generate();
+            if let Some(path) = &self.setup.identity_file {
+                fresh.save(path)?;
+            }
+            self.setup.credentials = fresh.credentials(Some(token));
+        } else if let Some(identity) = known {
+            self.setup.credentials = identity.credentials(self.token.as_ref()).or(self.setup.credentials);
         }
         if self.setup.credentials.is_none() {
             let message = "the agent has neither credentials nor an identity; give it a registration token";

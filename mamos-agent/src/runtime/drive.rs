@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mamos_core::agent::{Attempt, Cancellation, HostLoad, Reporter};
-use mamos_core::auth::Credentials;
+use mamos_core::auth::{Credentials, Secret};
 use mamos_core::job::Outcome;
 use mamos_core::lease::RunRef;
 use mamos_core::protocol::link::OrchestratorLink;
@@ -27,7 +27,6 @@ use super::mailbox::Mailbox;
 use super::writer::Writer;
 use super::{AgentStatus, Setup, StopReason, Stopped, WhenCutOff};
 use crate::attempt::{Limits, run_guarded};
-use crate::identity::Identity;
 use crate::journal::{Journal, Record};
 
 /// The wait after the first failed connect, and the longest.
@@ -357,7 +356,7 @@ impl Driver {
         let run = dispatched.run;
         let cancellation = Cancellation::new();
         let limits = Limits {
-            until_deadline: dispatched.deadline.map(|deadline| deadline.since(self.setup.clock.now())),
+            until_deadline: dispatched.deadline_in,
             grace: self.setup.cancel_grace,
             max_output_bytes: self.setup.max_output_bytes,
         };
@@ -367,7 +366,7 @@ impl Driver {
             payload: dispatched.payload,
             counters: dispatched.counters,
             timeout: dispatched.timeout,
-            deadline: dispatched.deadline,
+            deadline: dispatched.deadline_in.map(|left| self.setup.clock.now() + left),
             traceparent: dispatched.traceparent,
             cancellation: cancellation.clone(),
             reporter: Reporter::new(run, self.mailbox.clone()),
@@ -406,9 +405,8 @@ impl Driver {
         tracing::info!(
             agent = %welcome.agent, session = %welcome.session, is_resumed = welcome.is_resumed, "connected"
         );
-        if let Some(secret) = welcome.issued {
-            let identity = Identity { agent: welcome.agent.clone(), secret };
-            self.setup.credentials = Some(identity.credentials());
+        if let Some(credentials) = opened.identity.and_then(|identity| identity.credentials(None)) {
+            self.setup.credentials = Some(credentials);
         }
         if self.session.replace(welcome.session) != Some(welcome.session) {
             self.writer.push(Record::Session(welcome.session), false);
@@ -609,5 +607,5 @@ async fn sampled(sampling: &mut Option<JoinHandle<HostLoad>>) -> Option<HostLoad
 }
 
 fn no_credentials() -> Credentials {
-    Credentials::Registration { token: mamos_core::auth::Secret::new("") }
+    Credentials::Registration { token: Secret::new(""), secret: Secret::new("") }
 }

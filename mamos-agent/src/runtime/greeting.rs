@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mamos_core::auth::Credentials;
 use mamos_core::protocol::link::OrchestratorLink;
 use mamos_core::protocol::{FromAgent, Hello, OLDEST_VERSION, ToAgent, VERSION, Welcome};
 use mamos_core::transport::Connector;
@@ -15,6 +16,8 @@ use crate::identity::Identity;
 pub(super) struct Opened {
     pub(super) link: Arc<OrchestratorLink>,
     pub(super) welcome: Box<Welcome>,
+    /// Who the agent is from now on, if that has changed.
+    pub(super) identity: Option<Identity>,
     /// What came in the same frame.
     pub(super) rest: Vec<ToAgent>,
 }
@@ -27,7 +30,7 @@ pub(super) enum Failed {
     ForGood(Error),
 }
 
-/// Connects and introduces the agent, within `limit`. An identity that is issued is on disk when this
+/// Connects and introduces the agent, within `limit`. A changed identity is on disk when this
 /// returns.
 pub(super) async fn open(
     connector: Arc<dyn Connector>,
@@ -35,20 +38,30 @@ pub(super) async fn open(
     identity_file: Option<PathBuf>,
     limit: Duration,
 ) -> Result<Opened, Failed> {
+    let shown = hello.credentials.clone();
     let greeted = tokio::time::timeout(limit, greet(&*connector, hello)).await;
-    let opened = greeted.unwrap_or_else(|_| {
+    let mut opened = greeted.unwrap_or_else(|_| {
         let message = format!("{} did not answer within {limit:?}", connector.describe());
         Err(Failed::ForNow(Error::new(ErrorKind::Unavailable, "agent.connect", message)))
     })?;
-    if let (Some(secret), Some(path)) = (&opened.welcome.issued, identity_file) {
-        let identity = Identity { agent: opened.welcome.agent.clone(), secret: secret.clone() };
+    opened.identity = identity_after(shown, &opened.welcome);
+    if let (Some(identity), Some(path)) = (opened.identity.clone(), identity_file) {
         let saved = tokio::task::spawn_blocking(move || identity.save(&path)).await;
-        // Used up or not, the registration happened: go on with what is in memory.
+        // Registered is registered: go on with what is in memory.
         if let Ok(Err(error)) = saved {
             tracing::error!(%error, "after a restart the agent must be registered again");
         }
     }
     Ok(opened)
+}
+
+fn identity_after(shown: Credentials, welcome: &Welcome) -> Option<Identity> {
+    let secret = match (&welcome.issued, shown) {
+        (Some(issued), _) => issued.clone(),
+        (None, Credentials::Registration { secret, .. }) => secret,
+        (None, _) => return None,
+    };
+    Some(Identity { agent: Some(welcome.agent.clone()), secret })
 }
 
 async fn greet(connector: &dyn Connector, hello: Box<Hello>) -> Result<Opened, Failed> {
@@ -70,7 +83,7 @@ async fn greet(connector: &dyn Connector, hello: Box<Hello>) -> Result<Opened, F
     };
     match messages.next() {
         Some(ToAgent::Welcome(welcome)) if (OLDEST_VERSION..=VERSION).contains(&welcome.version) => {
-            Ok(Opened { link, welcome, rest: messages.collect() })
+            Ok(Opened { link, welcome, identity: None, rest: messages.collect() })
         }
         Some(ToAgent::Welcome(welcome)) => {
             let message =
