@@ -62,9 +62,9 @@ const TABLE: &[Row] = &[
     },
     Row {
         names: "env xargs parallel nohup setsid timeout nice ionice chrt taskset stdbuf time watch flock \
-                unbuffer expect script scriptreplay entr run-parts start-stop-daemon systemd-run dbus- \
-                run-session rlwrap setarch linux32 linux64 i386 x86_64 choom numactl prlimit catchsegv \
-                cpulimit eatmydata faketime",
+                unbuffer expect script scriptreplay entr run-parts start-stop-daemon systemd-run \
+                dbus-run-session rlwrap setarch linux32 linux64 i386 x86_64 choom numactl prlimit \
+                catchsegv cpulimit eatmydata faketime",
         rule: Always,
         why: "it starts another program, which the whitelist then does not see",
     },
@@ -80,8 +80,8 @@ const TABLE: &[Row] = &[
         why: "it runs programs on other machines or joins a program to the network",
     },
     Row {
-        names: "gdb lldb strace ltrace perf valgrind bpftrace ld.so ld-linux.so ld-linux-x86-64.so ld- \
-                linux-aarch64.so ld-musl-x86_64.so ld-musl-aarch64.so ld-linux-armhf.so",
+        names: "gdb lldb strace ltrace perf valgrind bpftrace ld.so ld-linux.so ld-linux-x86-64.so \
+                ld-linux-aarch64.so ld-musl-x86_64.so ld-musl-aarch64.so ld-linux-armhf.so",
         rule: Always,
         why: "it loads and runs any program that it is pointed to",
     },
@@ -249,6 +249,10 @@ const TABLE: &[Row] = &[
     },
 ];
 
+/// What Debian and others append where several packages have a program of the same name.
+const VARIANTS: &[&str] =
+    &[".basic", ".tiny", ".nox", ".gtk3", ".athena", ".openbsd", ".traditional", ".distrib", ".gnu", ".real"];
+
 /// Why the arguments must not be given to the program of this name, if so.
 ///
 /// `allows_dash` says whether a parameter's value may begin with a dash, and so be any option.
@@ -287,13 +291,13 @@ pub(super) struct Objection {
 fn row_of(name: &str) -> Option<&'static Row> {
     let find = |name: &str| TABLE.iter().find(|row| row.names.split_whitespace().any(|known| known == name));
     let bare = name.strip_suffix(".exe").unwrap_or(name);
-    // `python3.11`, `ld-linux-x86-64.so.2`, `perl5.36.0`, `vim.basic`, `nc.openbsd`, `mawk-1.3`.
+    // `python3.11`, `ld-linux-x86-64.so.2`, `perl5.36.0`, `mawk-1.3`.
     let unversioned = bare.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
-    let stem = bare.split_once('.').map_or(bare, |(stem, _)| stem);
+    // Not any suffix: a script of the operator's own may be called `make.sh`.
+    let variant = VARIANTS.iter().find_map(|variant| bare.strip_suffix(variant)).unwrap_or(bare);
     find(bare)
         .or_else(|| find(unversioned))
-        .or_else(|| find(stem))
-        .or_else(|| find(stem.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-')))
+        .or_else(|| find(variant))
         .or_else(|| find(&bare.to_ascii_lowercase()))
 }
 

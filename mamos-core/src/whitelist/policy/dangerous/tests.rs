@@ -18,6 +18,8 @@ fn each_way_to_run_something_else_is_refused() {
         busybox ls
         env
         env FOO=1 /bin/x
+        dbus-run-session /bin/x
+        ld-linux-aarch64.so.1 /bin/x
         ld-linux-x86-64.so.2 /bin/x
         vim.basic /etc/hosts
         nc.openbsd -l
@@ -107,6 +109,8 @@ fn ordinary_uses_are_not_refused() {
         sort -u {file}
         uptime
         psql -c vacuum
+        make.sh {dashed}
+        script.py {x}
         shred
         bashful
     "
