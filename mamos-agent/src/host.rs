@@ -11,8 +11,8 @@ use crate::load::LoadSource;
 
 /// The load of this machine, from the operating system.
 ///
-/// What never changes is read once; a sample reads a handful of small files and takes well under a
-/// millisecond on Linux. Processor use is the mean since the sample before, so the first one shows the
+/// What never changes is read once; a sample reads a handful of small files and takes a millisecond or
+/// two on Linux (1.6 ms in a debug build). Processor use is the mean since the sample before, so the first one shows the
 /// time since [`SystemLoad::new`]. Memory is that of the container, if one with a limit surrounds us.
 pub struct SystemLoad {
     os: String,

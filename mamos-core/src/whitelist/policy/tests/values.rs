@@ -1,5 +1,7 @@
 //! Values: whatever they are, they are one argument or none.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
 use super::parse;
@@ -35,8 +37,10 @@ const SLOTS: [(&str, usize, &str); 6] = [
     ("free", 7, ""),
 ];
 
-fn policy() -> Policy {
-    parse(ALL_TYPES).unwrap()
+static POLICY: LazyLock<Policy> = LazyLock::new(|| parse(ALL_TYPES).unwrap());
+
+fn policy() -> &'static Policy {
+    &POLICY
 }
 
 fn ask(policy: &Policy, name: &str, value: &str) -> Result<Permit, DenialCode> {
@@ -95,19 +99,19 @@ fn each_type_takes_what_it_says_and_nothing_else() {
     ];
     for (name, good, bad) in cases {
         for value in good {
-            assert!(ask(&policy, name, value).is_ok(), "{name} {value:?}");
+            assert!(ask(policy, name, value).is_ok(), "{name} {value:?}");
         }
         for value in bad {
-            assert_eq!(ask(&policy, name, value).unwrap_err(), DenialCode::BadValue, "{name} {value:?}");
+            assert_eq!(ask(policy, name, value).unwrap_err(), DenialCode::BadValue, "{name} {value:?}");
         }
         for c in [
             '\0', '\n', '\r', '\t', '\u{1b}', '\u{7f}', '\u{85}', '\u{200b}', '\u{2028}', '\u{202e}',
             '\u{feff}',
         ] {
             let value = format!("a{c}b");
-            assert_eq!(ask(&policy, name, &value).unwrap_err(), DenialCode::BadValue, "{name} {value:?}");
+            assert_eq!(ask(policy, name, &value).unwrap_err(), DenialCode::BadValue, "{name} {value:?}");
         }
-        assert_eq!(ask(&policy, name, &"a".repeat(1 << 20)).unwrap_err(), DenialCode::BadValue);
+        assert_eq!(ask(policy, name, &"a".repeat(1 << 20)).unwrap_err(), DenialCode::BadValue);
     }
 }
 
@@ -208,7 +212,7 @@ proptest! {
 
     #[test]
     fn an_accepted_path_stays_under_a_root(path in "(/(var|srv|data|etc|\\.|\\.\\.|x)){1,6}/?") {
-        if let Ok(permit) = ask(&policy(), "path", &path) {
+        if let Ok(permit) = ask(policy(), "path", &path) {
             let mut plain = std::path::PathBuf::new();
             for part in std::path::Path::new(&permit.arguments[5]["--to=".len()..]).components() {
                 match part {
@@ -223,7 +227,7 @@ proptest! {
 
 fn check(value: &str, slot: usize) -> Result<(), proptest::test_runner::TestCaseError> {
     let (name, index, before) = SLOTS[slot];
-    let Ok(permit) = ask(&policy(), name, value) else { return Ok(()) };
+    let Ok(permit) = ask(policy(), name, value) else { return Ok(()) };
     let mut expected = DEFAULTS.map(str::to_owned);
     expected[index] = format!("{before}{value}");
     prop_assert_eq!(permit.arguments, expected);
