@@ -89,13 +89,16 @@ impl fmt::Debug for Fresh {
     }
 }
 
+/// A check on its way.
+pub type Checking = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A promise: its name, and the test that panics if a store does not keep it.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
     /// The name, a sentence.
     pub name: &'static str,
     /// Checks it on an empty store.
-    pub check: fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub check: fn(Arc<dyn Store>) -> Checking,
 }
 
 /// Checks every promise, each on a fresh store, and gives those that are broken and how.

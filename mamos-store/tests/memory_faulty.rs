@@ -1,5 +1,7 @@
 //! The fault injector does what it says.
 
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
 use std::time::Duration;
 
 use mamos_core::clock::Timestamp;

@@ -313,3 +313,14 @@ impl Job {
         self.rare.get_or_insert_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_narrow() {
+        // What `MemoryStore` documents, less its payload, its id and its places in the indexes.
+        assert!(size_of::<Job>() <= 512, "{} bytes", size_of::<Job>());
+    }
+}

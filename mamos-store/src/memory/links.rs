@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use mamos_core::clock::Timestamp;
 use mamos_core::id::SessionId;
+use mamos_core::job::lane::LaneId;
 use mamos_core::job::rules;
 use mamos_core::lease::{RunRef, SessionRef, Verdict};
 use mamos_core::store::{Attach, Attached, HeldJob, SessionEnd, SessionRecord};
-use mamos_core::{Error, ErrorKind, Result};
+use mamos_core::{Error, ErrorKind, JobState, Result};
 
 use super::State;
 use super::slab::Slot;
@@ -59,14 +60,13 @@ impl State {
 
     /// Compares what the agent holds with what it knows: keeps what both know, gives back the rest, and
     /// names what only the agent knows.
-    #[expect(clippy::type_complexity, reason = "two lists of the answer, as the port shapes them")]
     fn reconcile(
         &mut self,
         id: SessionId,
         sources: &[SessionId],
         known: &[RunRef],
         now: Timestamp,
-    ) -> (Vec<(RunRef, mamos_core::job::lane::LaneId, mamos_core::JobState)>, Vec<RunRef>) {
+    ) -> (Vec<(RunRef, LaneId, JobState)>, Vec<RunRef>) {
         let known_runs: HashSet<RunRef> = known.iter().copied().collect();
         let mut kept = HashSet::new();
         let mut returned = Vec::new();
