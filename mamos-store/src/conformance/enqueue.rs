@@ -150,3 +150,20 @@ pub async fn a_redrive_is_refused_while_another_has_the_unique_key(store: &Arc<d
     let taken = EnqueueResult::UniqueKeyTaken { by: job_id(1) };
     assert_eq!(enqueue(store, vec![keyed(3)], at(6)).await, [taken]);
 }
+
+pub async fn many_enqueues_at_once_store_a_unique_key_once(store: &Arc<dyn Store>) {
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let store = Arc::clone(store);
+            tokio::spawn(async move { enqueue(&store, vec![keyed(n)], at(0)).await[0] })
+        })
+        .collect();
+    let mut stored = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            EnqueueResult::Stored(_) => stored += 1,
+            other => assert!(matches!(other, EnqueueResult::UniqueKeyTaken { .. }), "{other:?}"),
+        }
+    }
+    assert_eq!(stored, 1);
+}

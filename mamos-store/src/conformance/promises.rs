@@ -19,7 +19,8 @@ macro_rules! __store_promises {
                 an_id_that_is_taken_by_another_job_is_refused
                 a_unique_key_is_held_until_its_job_ends
                 a_unique_key_counts_within_its_kind_only
-                a_redrive_is_refused_while_another_has_the_unique_key;
+                a_redrive_is_refused_while_another_has_the_unique_key
+                many_enqueues_at_once_store_a_unique_key_once;
             claim:
                 a_claimed_job_is_leased_to_its_session
                 no_job_is_claimed_twice_however_many_claim_at_once
