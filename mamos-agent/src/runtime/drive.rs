@@ -210,8 +210,8 @@ impl Driver {
         let now = Instant::now();
         match event {
             Event::Shutdown => {
-                let give_back_at = now + self.setup.drain_timeout;
-                let leave_at = give_back_at + self.setup.cancel_grace + FLUSH_TIMEOUT;
+                let give_back_at = later(now, self.setup.drain_timeout);
+                let leave_at = later(later(give_back_at, self.setup.cancel_grace), FLUSH_TIMEOUT);
                 self.begin_drain(StopReason::Shutdown, Some((give_back_at, leave_at)));
             }
             Event::Drain => self.begin_drain(StopReason::Drained, None),
@@ -321,7 +321,7 @@ impl Driver {
             && self.sampling.is_none()
             && let Some(source) = self.setup.load.clone()
         {
-            up.load_at = now + up.heartbeat_every * self.setup.load_every;
+            up.load_at = later(now, up.heartbeat_every.saturating_mul(self.setup.load_every));
             self.sampling = Some(tokio::task::spawn_blocking(move || source.sample()));
         }
         if up.sending.is_none() && !self.ledger.is_unanswered() {
@@ -604,6 +604,11 @@ async fn sampled(sampling: &mut Option<JoinHandle<HostLoad>>) -> Option<HostLoad
     let sample = handle.await;
     *sampling = None;
     sample.ok()
+}
+
+/// Ten years later at most, so that no setting can overflow.
+fn later(at: Instant, duration: Duration) -> Instant {
+    at + duration.min(Duration::from_secs(10 * 365 * 24 * 3600))
 }
 
 fn no_credentials() -> Credentials {
