@@ -6,6 +6,7 @@ mod drive;
 mod greeting;
 mod ledger;
 mod mailbox;
+mod metronome;
 mod outbox;
 mod writer;
 
@@ -33,8 +34,8 @@ use crate::load::LoadSource;
 ///   and queues what the orchestrator sends beyond that.
 /// - Attempts go on while the link is cut. What they say is kept, within bounds, and sent again after a
 ///   reconnect until the orchestrator has it on record.
-/// - Heartbeats do not depend on handlers. A handler that blocks its thread takes one thread of the
-///   Tokio runtime; use a multi-threaded one, or `spawn_blocking` in the handler.
+/// - Heartbeats do not depend on handlers, as long as the Tokio runtime has a thread left that no handler
+///   blocks: use a multi-threaded one, and `spawn_blocking` in handlers that block.
 /// - An attempt holds its slot until its future is really gone, whatever was reported about it.
 ///
 /// The runtime reads no environment, installs nothing, and spawns nothing that outlives

@@ -16,7 +16,7 @@ use mamos_core::auth::{Credentials, Secret};
 use mamos_core::clock::SimulatedClock;
 use mamos_core::job::Outcome;
 use mamos_core::lease::Verdict;
-use mamos_core::protocol::{Dispatched, FromAgent, RunEvent, ToAgent};
+use mamos_core::protocol::{Dispatched, FromAgent, RunEvent, ToAgent, Welcome};
 use mamos_core::{ErrorKind, Result, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ fn start(slots: u32, settings: impl FnOnce(AgentRuntimeBuilder) -> AgentRuntimeB
     let (connector, orchestrator) = orchestrator();
     let actor = Actor::new(slots);
     let builder = AgentRuntime::builder(actor.clone(), connector)
-        .credentials(Credentials::Registration { token: Secret::new("token") })
+        .registration(Secret::new("token"))
         .clock(Arc::new(SimulatedClock::starting_at(Timestamp::from_micros(1_000_000_000))))
         .seed(1);
     let runtime = settings(builder).build().unwrap();
@@ -65,6 +65,19 @@ fn code_of(event: &RunEvent) -> &str {
     }
 }
 
+/// Like a timeout, but without Tokio's timer, which is what the test doubts.
+async fn heard_within(limit: Duration, future: impl Future<Output = ()>) -> bool {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        let _ = sender.send(());
+    });
+    tokio::select! {
+        () = future => true,
+        _ = receiver => false,
+    }
+}
+
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(limit, future).await.expect("it takes too long")
 }
@@ -73,7 +86,11 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> T {
 async fn an_agent_introduces_itself_and_later_shows_what_it_was_given() {
     let mut agent = start(3, plain);
     let (peer, hello) = agent.orchestrator.welcome().await;
-    assert_eq!(hello.credentials, Credentials::Registration { token: Secret::new("token") });
+    let Credentials::Registration { token, secret } = hello.credentials else {
+        panic!("it is not known yet")
+    };
+    assert_eq!(token, Secret::new("token"));
+    assert!(secret.expose().len() >= 32);
     assert_eq!((hello.profile.slots, hello.session, hello.runs.len()), (3, None, 0));
     assert_eq!(hello.now, Timestamp::from_micros(1_000_000_000));
     agent.handle.wait_until(|status| status.agent == Some(agent_id())).await;
@@ -322,11 +339,17 @@ async fn a_handler_that_blocks_its_thread_does_not_stop_heartbeats() {
     peer.say(vec![ToAgent::Welcome(Box::new(fast))]).await;
     peer.dispatch(&[(1, "block")]).await;
     agent.actor.until_running(1).await;
-    for _ in 0..5 {
-        while !matches!(peer.message().await, FromAgent::Heartbeat { .. }) {}
-    }
-    assert_eq!(*agent.actor.running.borrow(), 1);
+    let beats = async {
+        for _ in 0..5 {
+            while !matches!(peer.message().await, FromAgent::Heartbeat { .. }) {}
+        }
+    };
+    let were_heard = heard_within(Duration::from_secs(20), beats).await;
+    let running = *agent.actor.running.borrow();
+    // Before any assertion: a blocked thread would keep the test from ending.
     agent.actor.gate.add_permits(1);
+    assert!(were_heard, "no heartbeats while a handler blocks");
+    assert_eq!(running, 1);
     agent.actor.until_running(0).await;
 }
 
@@ -335,25 +358,27 @@ async fn panics_timeouts_and_deadlines_are_failures_with_a_code() {
     let mut agent = start(5, |builder| builder.cancel_grace(3 * SECOND));
     let (mut peer, _) = agent.orchestrator.welcome().await;
     let timed = |n, what| Dispatched { timeout: Some(60 * SECOND), ..dispatched(n, what) };
-    let due = |n, what, at| Dispatched { deadline: Some(Timestamp::from_micros(at)), ..dispatched(n, what) };
+    let due = |n, what, left| Dispatched { deadline_in: Some(left), ..dispatched(n, what) };
     peer.say(vec![ToAgent::Dispatch(vec![
         dispatched(1, "panic"),
         timed(2, "polite"),
         timed(3, "stubborn"),
-        due(4, "ok", 999_999_999),
-        due(5, "stubborn", 1_010_000_000),
+        due(4, "ok", Duration::ZERO),
+        due(5, "stubborn", 10 * SECOND),
     ])])
     .await;
     let mut ends = Vec::new();
     let begun = tokio::time::Instant::now();
     while ends.len() < 5 {
         let (n, event) = peer.report().await;
+        peer.record().await;
         if event != RunEvent::Started {
             ends.push((n, code_of(&event).to_owned(), begun.elapsed().as_secs()));
         }
     }
     ends.sort();
-    let expected = [(1, "panicked", 0), (2, "timeout", 60), (3, "timeout", 63), (4, "deadline", 0), (5, "deadline", 13)];
+    let expected =
+        [(1, "panicked", 0), (2, "timeout", 60), (3, "timeout", 63), (4, "deadline", 0), (5, "deadline", 13)];
     assert_eq!(ends, expected.map(|(n, code, at)| (n, code.to_owned(), at)));
     assert!(!agent.actor.started.borrow().contains(&4));
 }
@@ -485,10 +510,43 @@ async fn settings_that_cannot_work_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn the_runtime_can_be_spawned() {
     let (connector, _orchestrator) = orchestrator();
-    let runtime = AgentRuntime::builder(Actor::new(1), connector)
-        .credentials(Credentials::Registration { token: Secret::new("token") })
-        .build()
-        .unwrap();
+    let runtime =
+        AgentRuntime::builder(Actor::new(1), connector).registration(Secret::new("token")).build().unwrap();
     let stopped = is_send(runtime.run(std::future::ready(()))).await.unwrap();
     assert_eq!(stopped.reason, StopReason::Shutdown);
+}
+
+/// Cut off before the answer came, in this life or by a crash, it shows the same token and secret again.
+#[tokio::test(start_paused = true)]
+async fn a_registration_is_made_again_with_the_same_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let registering = |builder: AgentRuntimeBuilder| builder.state_directory(directory.path());
+    let mut agent = start(1, registering);
+    let (peer, first) = agent.orchestrator.accept().await;
+    drop(peer);
+    let (peer, again) = agent.orchestrator.accept().await;
+    assert_eq!(again.credentials, first.credentials);
+    drop(peer);
+    agent.ended.abort();
+    let _ = agent.ended.await;
+    let mut restarted = start(1, registering);
+    let (_, after_crash) = restarted.orchestrator.accept().await;
+    assert_eq!(after_crash.credentials, first.credentials);
+}
+
+/// Nothing was issued: it goes on with the secret that it made.
+#[tokio::test(start_paused = true)]
+async fn a_registered_agent_shows_its_own_secret_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let registering = |builder: AgentRuntimeBuilder| builder.state_directory(directory.path());
+    let mut agent = start(1, registering);
+    let (peer, hello) = agent.orchestrator.accept().await;
+    let Credentials::Registration { secret, .. } = hello.credentials else { panic!("it is not known yet") };
+    peer.say(vec![ToAgent::Welcome(Box::new(Welcome { issued: None, ..welcome() }))]).await;
+    agent.handle.wait_until(|status| status.agent == Some(agent_id())).await;
+    agent.ended.abort();
+    let _ = agent.ended.await;
+    let mut restarted = start(1, registering);
+    let (_, hello) = restarted.orchestrator.accept().await;
+    assert_eq!(hello.credentials, Credentials::Agent { id: agent_id(), secret });
 }

@@ -24,6 +24,7 @@ use super::backoff::Backoff;
 use super::greeting::{self, Failed, Opened};
 use super::ledger::{Effect, Ledger, Rules, Turn};
 use super::mailbox::Mailbox;
+use super::metronome::Metronome;
 use super::writer::Writer;
 use super::{AgentStatus, Setup, StopReason, Stopped, WhenCutOff};
 use crate::attempt::{Limits, run_guarded};
@@ -180,6 +181,8 @@ impl Driver {
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Stopped> {
         let mut shutdown = pin!(shutdown.fuse());
         let mut is_shutdown = false;
+        let metronome = Metronome::start();
+        let mut beat = Duration::ZERO;
         loop {
             let wake_at = self.wake_at();
             let event = tokio::select! {
@@ -189,6 +192,7 @@ impl Driver {
                 (runs, is_written) = self.writer.written() => Event::Written(runs, is_written),
                 event = self.phase.next() => event,
                 () = self.mailbox.arrived() => Event::Mail,
+                () = metronome.tick() => Event::Time,
                 sample = sampled(&mut self.sampling) => Event::Sample(sample),
                 () = tokio::time::sleep_until(wake_at) => Event::Time,
             };
@@ -198,6 +202,13 @@ impl Driver {
                 return Err(error);
             }
             self.pass();
+            if let LinkPhase::Up(up) = &self.phase
+                && up.heartbeat_every != beat
+            {
+                beat = up.heartbeat_every;
+                // Twice as often, so that a beat that is due is late by half an interval at most.
+                metronome.set(beat / 2);
+            }
             self.show_status();
             if let Some(stopped) = self.leave().await {
                 return Ok(stopped);

@@ -52,6 +52,11 @@ impl Outbox {
         self.entries.len() - self.holes
     }
 
+    #[cfg(test)]
+    pub(super) fn count_anew(&self) -> usize {
+        self.entries.iter().flatten().count()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -205,7 +205,7 @@ pub(crate) fn dispatched(n: u64, what: &'static str) -> Dispatched {
         payload: what.as_bytes().into(),
         counters: Counters::default(),
         timeout: None,
-        deadline: None,
+        deadline_in: None,
         traceparent: None,
     }
 }
