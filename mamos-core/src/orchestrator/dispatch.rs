@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::engine::Engine;
@@ -41,6 +42,9 @@ pub(crate) async fn run(engine: Arc<Engine>) {
 /// One claim, or nothing to do (`false`).
 pub(crate) async fn pass(engine: &Engine) -> Result<bool> {
     recover(engine).await?;
+    if engine.is_draining.load(Ordering::SeqCst) {
+        return Ok(false);
+    }
     let groups = engine.registry().plan();
     if groups.is_empty() {
         return Ok(false);

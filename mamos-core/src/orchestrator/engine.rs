@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ pub(crate) struct Engine {
     pub(crate) stopping: CancellationToken,
     /// Work for the dispatcher: a lane may have jobs, or a link room.
     pub(crate) dispatch: Notify,
+    /// Nothing new is claimed while this is set.
+    pub(crate) is_draining: AtomicBool,
+    /// An agent holds one run less.
+    pub(crate) given_up: Notify,
     /// Work for the sweep: something is due earlier than it thinks.
     pub(crate) due: Due,
     registry: Mutex<Registry>,
@@ -74,6 +79,8 @@ impl Engine {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             dispatch: Notify::new(),
+            is_draining: AtomicBool::new(false),
+            given_up: Notify::new(),
             due: Due { at: Mutex::new(Timestamp::EPOCH), earlier: Notify::new() },
             registry: Mutex::default(),
             lanes: Mutex::default(),

@@ -1,10 +1,12 @@
 //! What operators do: cancel, redrive, approve, pause, drain, admit and dismiss.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Orchestrator;
 use super::enqueue::Enqueue;
 use super::explain::{self, Why};
+use super::registry::Link;
 use super::{dispatch, session};
 use crate::agent::state::{AgentEvent, Liveness};
 use crate::agent::{AgentRecord, HostLoad};
@@ -195,6 +197,40 @@ impl Orchestrator {
         }
         self.engine.dispatch.notify_one();
         Ok(())
+    }
+}
+
+/// The whole orchestrator.
+impl Orchestrator {
+    /// Hands out nothing new, and waits until the agents that are connected here hold nothing any more,
+    /// at most for `limit`. Gives how many runs they still hold then.
+    ///
+    /// For a planned stop: what goes on is not touched, and jobs are still taken. It stays so until
+    /// [`Orchestrator::undrain`].
+    pub async fn drain(&self, limit: Duration) -> usize {
+        let engine = &self.engine;
+        engine.is_draining.store(true, Ordering::SeqCst);
+        let held = || engine.registry().links().map(Link::held_count).sum::<usize>();
+        let emptied = async {
+            loop {
+                let given_up = engine.given_up.notified();
+                tokio::pin!(given_up);
+                given_up.as_mut().enable();
+                if held() == 0 {
+                    return;
+                }
+                given_up.await;
+            }
+        };
+        // Either way the count below says how it ended.
+        let _ = tokio::time::timeout(limit, emptied).await;
+        held()
+    }
+
+    /// Hands out jobs again after [`Orchestrator::drain`].
+    pub fn undrain(&self) {
+        self.engine.is_draining.store(false, Ordering::SeqCst);
+        self.engine.dispatch.notify_one();
     }
 }
 

@@ -87,6 +87,7 @@ async fn write(engine: &Engine, batch: Vec<Request>) {
         request.outbox.recorded(request.through, exceptions);
     }
     if has_room {
+        engine.given_up.notify_waiters();
         engine.dispatch.notify_one();
     }
 }
@@ -162,6 +163,7 @@ pub(crate) fn taken_away(engine: &Engine, run: RunRef, state: JobState, now: Tim
     {
         outbox.order(crate::protocol::ToAgent::Kill { runs: vec![run] });
         registry.ended(session, run);
+        engine.given_up.notify_waiters();
         engine.dispatch.notify_one();
     }
     drop(registry);

@@ -1,16 +1,20 @@
 //! Links of agents: the handshake, what is resumed, and what hostile peers get.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mamos_core::agent::LogStream;
 use mamos_core::auth::Credentials;
+use mamos_core::clock::SimulatedClock;
 use mamos_core::job::Outcome;
 use mamos_core::lease::{Epoch, RunRef};
+use mamos_core::protocol::link::OrchestratorLink;
 use mamos_core::protocol::{FromAgent, RunEvent, RunReport, ToAgent};
 use mamos_core::transport::{Connector, Frame};
-use mamos_core::{JobId, JobState};
+use mamos_core::{Error, ErrorKind, JobId, JobState};
+use mamos_store::MemoryStore;
 
-use crate::scene::{Double, Scene, TTL, TestAgent, hello, secret};
+use crate::scene::{Double, START, Scene, TTL, TestAgent, hello, secret};
 
 fn kill(message: ToAgent) -> Option<Vec<RunRef>> {
     match message {
@@ -161,6 +165,41 @@ async fn whoever_cannot_prove_who_they_are_is_refused() {
         mamos_core::protocol::Hello { oldest_version: 9, version: 9, ..hello(scene.credentials("v").await) };
     let refused = TestAgent::try_connect(&scene.connector, version).await.unwrap_err();
     assert!(refused.contains("update the orchestrator"), "{refused}");
+}
+
+mockall::mock! {
+    Gate {}
+
+    #[async_trait::async_trait]
+    impl mamos_core::auth::Authenticator for Gate {
+        async fn admit(
+            &self,
+            credentials: &Credentials,
+            profile: &mamos_core::agent::AgentProfile,
+            now: mamos_core::Timestamp,
+        ) -> mamos_core::Result<mamos_core::auth::Admitted>;
+    }
+}
+
+/// An authenticator of one's own, which cannot decide at first: the agent may try again.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_is_not_a_refusal_for_good() {
+    let mut gate = MockGate::new();
+    gate.expect_admit()
+        .times(1)
+        .returning(|_, _, _| Err(Error::new(ErrorKind::Unavailable, "gate", "asleep")));
+    gate.expect_admit()
+        .returning(|_, _, _| Err(Error::new(ErrorKind::Denied, "gate", "you are on the list")));
+    let clock = Arc::new(SimulatedClock::starting_at(START));
+    let scene =
+        Scene::with(Arc::new(MemoryStore::new()), clock, |builder| builder.authenticator(Arc::new(gate)));
+    for (expected, is_last) in [("asleep", false), ("you are on the list", true)] {
+        let link = OrchestratorLink::new(scene.connector.connect().await.unwrap());
+        let hello = hello(Credentials::Registration { token: secret("t"), secret: secret("s") });
+        link.send(vec![FromAgent::Hello(Box::new(hello))]).await.unwrap();
+        let answer = link.receive().await.unwrap().unwrap().remove(0);
+        assert_eq!(answer, ToAgent::Refused { is_final: is_last, message: expected.to_owned() });
+    }
 }
 
 /// Each hostile act ends the link it came on, and nothing else.

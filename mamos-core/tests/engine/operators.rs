@@ -136,6 +136,25 @@ async fn a_drained_agent_is_told_and_gets_nothing_new_even_when_it_comes_back() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_draining_orchestrator_takes_jobs_hands_out_none_and_waits_for_what_goes_on() {
+    let scene = Scene::new();
+    let mut agent = scene.agent("a", 1).await;
+    scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    let run = agent.jobs(1).await[0].run;
+    assert_eq!(scene.orchestrator.drain(GRACE).await, 1, "the limit is over and the run goes on");
+    scene.orchestrator.enqueue(Double { number: 2 }).await.unwrap();
+    assert!(agent.hears_nothing().await);
+    let draining = tokio::spawn({
+        let orchestrator = scene.orchestrator.clone();
+        async move { orchestrator.drain(GRACE * 1000).await }
+    });
+    agent.succeed(run, "2").await;
+    assert_eq!(draining.await.unwrap(), 0);
+    scene.orchestrator.undrain();
+    agent.jobs(1).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_decommissioned_agent_loses_its_link_its_work_and_its_way_back() {
     let scene = Scene::new();
     let mut agent = scene.agent("a", 1).await;
