@@ -1,6 +1,7 @@
 //! Runs a handler once, without an orchestrator: for tests of handlers.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,7 +10,6 @@ use mamos_core::id::JobKind;
 use mamos_core::job::{Counters, Outcome, Progress};
 use mamos_core::lease::{Epoch, RunRef};
 use mamos_core::{Error, ErrorKind, Job, JobId, Result};
-use std::time::Duration;
 
 use crate::attempt::{Limits, run_guarded};
 
@@ -36,9 +36,10 @@ pub struct Tried<T> {
 /// # Examples
 ///
 /// ```
-/// # use mamos_agent::{HandlerRegistry, JobContext, JobError};
-/// # use mamos_core::{AgentKind, Job};
-/// # use serde::{Deserialize, Serialize};
+/// use mamos_agent::{HandlerRegistry, JobContext, JobError, testing};
+/// use mamos_core::{AgentKind, Job};
+/// use serde::{Deserialize, Serialize};
+///
 /// #[derive(Serialize, Deserialize)]
 /// struct Greet(String);
 ///
@@ -47,15 +48,17 @@ pub struct Tried<T> {
 ///     type Output = String;
 /// }
 ///
+/// async fn greet(job: Greet, context: JobContext) -> Result<String, JobError> {
+///     context.log("on it\n").await;
+///     Ok(format!("hello {}", job.0))
+/// }
+///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> mamos_core::Result<()> {
-/// let registry = HandlerRegistry::new(AgentKind::new("test")?, "test").register::<Greet, _>(
-///     async |job: Greet, context: JobContext| -> Result<String, JobError> {
-///         context.log("on it\n").await;
-///         Ok(format!("hello {}", job.0))
-///     },
-/// );
-/// # let _ = registry;
+/// let registry = HandlerRegistry::new(AgentKind::new("test")?, "test").register::<Greet, _>(greet)?;
+/// let tried = testing::run_once(&registry, &Greet("Ann".to_owned())).await?;
+/// assert_eq!(tried.output.as_deref(), Some("hello Ann"));
+/// assert_eq!(tried.log, "on it\n");
 /// # Ok(())
 /// # }
 /// ```
