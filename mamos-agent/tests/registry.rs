@@ -1,5 +1,7 @@
 //! Handlers in a registry, each run once without an orchestrator.
 
+#![expect(clippy::unwrap_used, reason = "tests, and their helpers outside test functions")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

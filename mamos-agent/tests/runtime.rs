@@ -1,5 +1,7 @@
 //! The runtime against an orchestrator that each test scripts.
 
+#![expect(clippy::unwrap_used, reason = "tests, and their helpers outside test functions")]
+
 #[path = "runtime/actor.rs"]
 mod actor;
 #[path = "runtime/orchestrator.rs"]
