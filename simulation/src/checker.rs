@@ -212,7 +212,8 @@ mod tests {
     fn every_broken_promise_is_noticed() {
         let job = JobId::from_key("a");
         type Change = Box<dyn Fn(&mut Vec<Entry>)>;
-        let rows: Vec<(Change, fn(&Violation) -> bool)> = vec![
+        type Expected = fn(&Violation) -> bool;
+        let rows: Vec<(Change, Expected)> = vec![
             (Box::new(|h| drop(h.pop())), |v| matches!(v, Violation::Lost(_) | Violation::Unfinished(..))),
             (Box::new(move |h| *h.last_mut().unwrap() = Entry::Final { job, state: JobState::Ready }), |v| {
                 matches!(v, Violation::Unfinished(..))
