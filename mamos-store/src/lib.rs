@@ -1,6 +1,7 @@
 //! Stores for MAMOS: memory and SQLite, and the conformance kit that every store passes.
 //!
 //! - [`MemoryStore`]: keeps everything in memory. The reference: what it answers is what is right.
+//! - [`SqliteStore`]: keeps everything in one file, for one orchestrator on one machine.
 //! - With the feature `conformance`, for those who write a store: [`conformance`] (the promises as
 //!   tests, and a model test against the memory store), [`faulty`] (a store that fails on purpose) and
 //!   [`broken`] (stores that break a promise, which prove that the kit notices).
@@ -14,5 +15,9 @@ pub mod conformance;
 #[cfg(feature = "conformance")]
 pub mod faulty;
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 pub use crate::memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use crate::sqlite::{Durability, SqliteSettings, SqliteStore};

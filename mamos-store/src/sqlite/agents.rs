@@ -1,0 +1,124 @@
+//! Agents.
+
+use mamos_core::ErrorKind;
+use mamos_core::agent::AgentRecord;
+use mamos_core::agent::state::AgentEvent;
+use mamos_core::clock::Timestamp;
+use mamos_core::id::AgentId;
+use mamos_core::store::{Cursor, Page, PageRequest};
+use serde::Serialize;
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteConnection;
+
+use super::errors::Fault;
+use super::rows::{self, AGENT_COLUMNS, agent_state_number};
+use super::writer::{Operation, Tx};
+
+/// One agent, or `None`.
+pub(super) async fn read(
+    connection: &mut SqliteConnection,
+    id: &AgentId,
+) -> Result<Option<AgentRecord>, Fault> {
+    let query = format!("SELECT {AGENT_COLUMNS} FROM mamos_agent WHERE kind = ? AND uuid = ?");
+    let row = sqlx::query(AssertSqlSafe(query))
+        .bind(id.kind().as_str().to_owned())
+        .bind(id.uuid().as_bytes().as_slice().to_vec())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(rows::agent).transpose()
+}
+
+/// All agents in the order of their ids, a page at a time.
+pub(super) async fn page(
+    connection: &mut SqliteConnection,
+    page: &PageRequest,
+) -> Result<Page<AgentRecord>, Fault> {
+    let after = match &page.after {
+        None => None,
+        Some(Cursor(text)) => Some(text.parse::<AgentId>().map_err(|_| {
+            Fault::Refused(ErrorKind::Invalid, "this cursor is not of this list; begin again")
+        })?),
+    };
+    // No kind is empty, so every agent comes after this.
+    let (kind, uuid) = after.map_or((String::new(), Vec::new()), |id| {
+        (id.kind().as_str().to_owned(), id.uuid().as_bytes().to_vec())
+    });
+    let limit = page.bounded_limit() as usize;
+    let query = format!(
+        "SELECT {AGENT_COLUMNS} FROM mamos_agent WHERE (kind, uuid) > (?, ?) ORDER BY kind, uuid LIMIT ?"
+    );
+    let query = sqlx::query(AssertSqlSafe(query)).bind(kind).bind(uuid).bind(limit as i64 + 1);
+    let found = query.fetch_all(connection).await?;
+    let items = found.iter().take(limit).map(rows::agent).collect::<Result<Vec<_>, _>>()?;
+    let next = items.last().filter(|_| found.len() > limit).map(|last| Cursor(last.id.to_string()));
+    Ok(Page { items, next })
+}
+
+fn json(value: &impl Serialize) -> Result<String, Fault> {
+    serde_json::to_string(value).map_err(|error| rows::corrupt("agent", error))
+}
+
+/// Stores an agent, new or changed.
+pub(super) async fn write(tx: &mut Tx, agent: &AgentRecord) -> Result<(), Fault> {
+    let query = format!("INSERT OR REPLACE INTO mamos_agent ({AGENT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)");
+    sqlx::query(AssertSqlSafe(query))
+        .bind(agent.id.kind().as_str().to_owned())
+        .bind(agent.id.uuid().as_bytes().to_vec())
+        .bind(agent_state_number(agent.state))
+        .bind(json(&agent.profile)?)
+        .bind(json(&agent.labels)?)
+        .bind(i64::from(agent.is_draining))
+        .bind(agent.secret_hash.to_vec())
+        .bind(agent.registered_at.as_micros())
+        .bind(agent.changed_at.as_micros())
+        .bind(agent.revision as i64)
+        .execute(&mut tx.connection)
+        .await?;
+    Ok(())
+}
+
+impl Tx {
+    /// Notes that the agent's session ended. One that was taken out of service meanwhile stays so.
+    pub(super) async fn end_agent(
+        &mut self,
+        id: &AgentId,
+        event: AgentEvent,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let Some(mut agent) = read(&mut self.connection, id).await? else { return Ok(()) };
+        agent.state = agent.state.after(event).unwrap_or(agent.state);
+        agent.changed_at = now;
+        agent.revision = agent.revision.saturating_add(1);
+        write(self, &agent).await
+    }
+}
+
+/// See [`mamos_core::store::AgentStore::update_agent`].
+pub(super) struct UpdateAgent {
+    pub(super) agent: AgentRecord,
+    pub(super) revision: u64,
+}
+
+impl Operation for UpdateAgent {
+    type Answer = AgentRecord;
+    const NAME: &'static str = "store.update_agent";
+
+    async fn run(&self, tx: &mut Tx) -> Result<AgentRecord, Fault> {
+        let Some(stored) = read(&mut tx.connection, &self.agent.id).await? else {
+            return Err(Fault::Refused(ErrorKind::NotFound, "there is no such agent"));
+        };
+        if stored.revision != self.revision {
+            return Err(Fault::Refused(ErrorKind::Conflict, "someone else changed the agent; read it again"));
+        }
+        let agent = AgentRecord {
+            labels: self.agent.labels.clone(),
+            is_draining: self.agent.is_draining,
+            secret_hash: self.agent.secret_hash,
+            state: self.agent.state,
+            revision: self.revision.saturating_add(1),
+            ..stored
+        };
+        write(tx, &agent).await?;
+        Ok(agent)
+    }
+}

@@ -1,0 +1,348 @@
+//! Jobs that are read, changed in memory as the rules say, and written back together.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use bytes::Bytes;
+use mamos_core::clock::Timestamp;
+use mamos_core::id::JobId;
+use mamos_core::job::retry::RetryPolicy;
+use mamos_core::job::rules::{Next, RunFacts};
+use mamos_core::job::{AttemptEnd, CancelRequest, Failure, Progress};
+use mamos_core::lease::Epoch;
+use mamos_core::store::LogPiece;
+use sqlx::sqlite::SqliteRow;
+
+use super::errors::Fault;
+use super::rows::{Details, HotJob, end_number, get, hot_columns, state_number, stream_number};
+use super::sql::Listed;
+use super::writer::Tx;
+
+/// The jobs that one operation changes. Whoever changes one calls [`Changes::change`], and whoever is
+/// done calls [`Changes::write`].
+#[derive(Default)]
+pub(super) struct Changes {
+    jobs: Vec<HotJob>,
+    by_id: HashMap<JobId, usize>,
+    is_changed: Vec<bool>,
+    policies: HashMap<i64, (RetryPolicy, u32)>,
+    ended: Vec<EndedRun>,
+    failures: HashMap<i64, Option<Failure>>,
+    outputs: Vec<(i64, Bytes)>,
+    cancels: HashMap<i64, Option<CancelRequest>>,
+    progress: HashMap<i64, (Epoch, Progress)>,
+    logs: Vec<(i64, Epoch, LogPiece)>,
+}
+
+/// A run that did not succeed, for the history.
+struct EndedRun {
+    seq: i64,
+    epoch: Epoch,
+    attempt: u32,
+    session: Option<i64>,
+    leased_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    ended_at: Timestamp,
+    end: AttemptEnd,
+    failure: Option<Failure>,
+}
+
+impl Changes {
+    /// Reads the jobs with these ids; those that do not exist are left out.
+    pub(super) async fn read(tx: &mut Tx, ids: &[JobId]) -> Result<Self, Fault> {
+        static JOBS: Listed =
+            Listed::new(concat!("SELECT ", hot_columns!(), " FROM mamos_job j WHERE j.id IN ("), 1, ")");
+        let found = JOBS.fetch(&mut tx.connection, ids, |values, id| {
+            values.add(id.as_bytes().as_slice());
+        });
+        Self::of_rows(&found.await?)
+    }
+
+    /// Takes jobs from rows of [`hot_columns`].
+    pub(super) fn of_rows(rows: &[SqliteRow]) -> Result<Self, Fault> {
+        let mut changes = Self::default();
+        for row in rows {
+            let job = HotJob::decode(row)?;
+            // Lists are cut into chunks, and an id may stand in two of them.
+            if let Entry::Vacant(entry) = changes.by_id.entry(job.id) {
+                entry.insert(changes.jobs.len());
+                changes.jobs.push(job);
+            }
+        }
+        changes.is_changed = vec![false; changes.jobs.len()];
+        Ok(changes)
+    }
+
+    /// Reads the retry policies and crash limits of jobs: [`Changes::facts`] has defaults otherwise.
+    pub(super) async fn read_policies(&mut self, tx: &mut Tx, indexes: &[usize]) -> Result<(), Fault> {
+        static DETAILS: Listed =
+            Listed::new("SELECT seq, details FROM mamos_spec WHERE details IS NOT NULL AND seq IN (", 1, ")");
+        let seqs: Vec<i64> = indexes.iter().map(|index| self.jobs[*index].seq).collect();
+        let found = DETAILS.fetch(&mut tx.connection, &seqs, |values, seq| {
+            values.add(*seq);
+        });
+        for row in &found.await? {
+            self.policies.insert(get(row, 0)?, Details::decode(get(row, 1)?)?.policy());
+        }
+        Ok(())
+    }
+
+    pub(super) fn find(&self, id: JobId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(super) fn job(&self, index: usize) -> &HotJob {
+        &self.jobs[index]
+    }
+
+    /// The job, to be changed and written.
+    pub(super) fn change(&mut self, index: usize) -> &mut HotJob {
+        self.is_changed[index] = true;
+        &mut self.jobs[index]
+    }
+
+    /// What the rules need to know of a held job.
+    pub(super) fn facts(&self, index: usize) -> RunFacts {
+        let job = &self.jobs[index];
+        let (retry, max_crashes) =
+            self.policies.get(&job.seq).copied().unwrap_or_else(|| Details::default().policy());
+        RunFacts {
+            state: job.state,
+            counters: job.counters,
+            retry,
+            max_crashes,
+            is_cancel_requested: job.is_cancel,
+        }
+    }
+
+    /// Ends the current run of a held job as a rule says.
+    pub(super) fn end_run(&mut self, index: usize, next: Next, now: Timestamp) {
+        let job = self.change(index);
+        let seq = job.seq;
+        let ended = EndedRun {
+            seq,
+            epoch: job.epoch,
+            attempt: job.counters.attempt,
+            session: job.session,
+            leased_at: job.leased_at,
+            started_at: job.started_at,
+            ended_at: now,
+            end: next.end,
+            failure: next.failure.clone(),
+        };
+        job.state = next.state;
+        job.counters = next.counters;
+        if let Some(run_at) = next.run_at {
+            job.run_at = run_at;
+        }
+        if next.state.is_final() {
+            job.finished_at = Some(now);
+        }
+        if next.end == AttemptEnd::Succeeded {
+            // The run stands in the job, and that no failure holds any more follows from the state.
+            self.outputs.extend(next.output.filter(|output| !output.is_empty()).map(|output| (seq, output)));
+        } else {
+            self.ended.push(ended);
+            self.failures.insert(seq, next.failure);
+        }
+    }
+
+    /// Says why a job was given up without a run that could have failed.
+    pub(super) fn give_up(&mut self, index: usize, failure: Failure) {
+        self.failures.insert(self.jobs[index].seq, Some(failure));
+    }
+
+    /// Notes a request to cancel, or that there is none any more.
+    pub(super) fn set_cancel(&mut self, index: usize, request: Option<&CancelRequest>) {
+        let job = self.change(index);
+        job.is_cancel = request.is_some();
+        let seq = job.seq;
+        self.cancels.insert(seq, request.cloned());
+    }
+
+    pub(super) fn set_progress(&mut self, index: usize, progress: Progress) {
+        let job = &self.jobs[index];
+        self.progress.insert(job.seq, (job.epoch, progress));
+    }
+
+    /// Appends to the log of the current run. The piece continues what is stored.
+    pub(super) fn append_log(&mut self, index: usize, piece: LogPiece) {
+        let job = &self.jobs[index];
+        self.logs.push((job.seq, job.epoch, piece));
+    }
+
+    /// Writes what was changed since the last call.
+    pub(super) async fn write(&mut self, tx: &mut Tx) -> Result<(), Fault> {
+        self.write_jobs(tx).await?;
+        self.write_history(tx).await?;
+        self.write_rare(tx).await
+    }
+
+    async fn write_jobs(&mut self, tx: &mut Tx) -> Result<(), Fault> {
+        static SUCCEEDED: Listed = Listed::new(
+            "UPDATE mamos_job SET state = 5, started_at = v.column2, finished_at = v.column3, settled = epoch \
+             FROM (VALUES ",
+            3,
+            ") AS v WHERE mamos_job.seq = v.column1",
+        );
+        static CHANGED: Listed = Listed::new(
+            "UPDATE mamos_job SET state = v.column2, run_at = v.column3, session = v.column4, \
+             attempt = v.column5, crashes = v.column6, deliveries = v.column7, is_cancel = v.column8, \
+             started_at = v.column9, finished_at = v.column10, deadline = v.column11, settled = v.column12 \
+             FROM (VALUES ",
+            12,
+            ") AS v WHERE mamos_job.seq = v.column1",
+        );
+        let changed: Vec<&HotJob> = self
+            .jobs
+            .iter()
+            .zip(&self.is_changed)
+            .filter(|(_, is_changed)| **is_changed)
+            .map(|(job, _)| job)
+            .collect();
+        let (succeeded, changed): (Vec<&HotJob>, Vec<&HotJob>) =
+            changed.into_iter().partition(|job| state_number(job.state) == 5);
+        let done = SUCCEEDED.execute(&mut tx.connection, &succeeded, |values, job| {
+            let at = |time: Option<Timestamp>| time.map(Timestamp::as_micros);
+            values.add(job.seq).add(at(job.started_at)).add(at(job.finished_at));
+        });
+        done.await?;
+        let done = CHANGED.execute(&mut tx.connection, &changed, |values, job| {
+            let at = |time: Option<Timestamp>| time.map(Timestamp::as_micros);
+            values
+                .add(job.seq)
+                .add(state_number(job.state))
+                .add(job.run_at.as_micros())
+                .add(job.session)
+                .add(i64::from(job.counters.attempt))
+                .add(i64::from(job.counters.crashes))
+                .add(i64::from(job.counters.deliveries))
+                .add(i64::from(job.is_cancel))
+                .add(at(job.started_at))
+                .add(at(job.finished_at))
+                .add(at(job.deadline))
+                .add(job.settled.number() as i64);
+        });
+        done.await?;
+        self.is_changed.fill(false);
+        Ok(())
+    }
+
+    async fn write_history(&mut self, tx: &mut Tx) -> Result<(), Fault> {
+        static ENDED: Listed = Listed::new(
+            "INSERT INTO mamos_attempt (seq, epoch, is_late, attempt, session, leased_at, started_at, ended_at, \
+             end, code, message) SELECT column1, column2, 0, column3, column4, column5, column6, column7, \
+             column8, column9, column10 FROM (VALUES ",
+            10,
+            ") WHERE column1 IS NOT NULL",
+        );
+        let ended = std::mem::take(&mut self.ended);
+        let done = ENDED.execute(&mut tx.connection, &ended, |values, run| {
+            let failure = run.failure.as_ref();
+            values
+                .add(run.seq)
+                .add(run.epoch.number() as i64)
+                .add(i64::from(run.attempt))
+                .add(run.session)
+                .add(run.leased_at.unwrap_or(run.ended_at).as_micros())
+                .add(run.started_at.map(Timestamp::as_micros))
+                .add(run.ended_at.as_micros())
+                .add(end_number(run.end))
+                .add(failure.map(|failure| failure.code.clone()))
+                .add(failure.map(|failure| failure.message.clone()));
+        });
+        done.await?;
+        Ok(())
+    }
+
+    async fn write_rare(&mut self, tx: &mut Tx) -> Result<(), Fault> {
+        static FAILURES: Listed = Listed::new(
+            "INSERT OR REPLACE INTO mamos_failure (seq, code, message) SELECT column1, column2, column3 FROM (VALUES ",
+            3,
+            ") WHERE column1 IS NOT NULL",
+        );
+        static NO_FAILURES: Listed = Listed::new("DELETE FROM mamos_failure WHERE seq IN (", 1, ")");
+        static OUTPUTS: Listed = Listed::new(
+            "INSERT INTO mamos_output (seq, output) SELECT column1, column2 FROM (VALUES ",
+            2,
+            ") WHERE column1 IS NOT NULL",
+        );
+        static CANCELS: Listed = Listed::new(
+            "INSERT OR REPLACE INTO mamos_cancel (seq, reason, grace_us) SELECT column1, column2, column3 FROM (VALUES ",
+            3,
+            ") WHERE column1 IS NOT NULL",
+        );
+        static NO_CANCELS: Listed = Listed::new("DELETE FROM mamos_cancel WHERE seq IN (", 1, ")");
+        static PROGRESS: Listed = Listed::new(
+            "INSERT OR REPLACE INTO mamos_progress (seq, epoch, percent, note) \
+             SELECT column1, column2, column3, column4 FROM (VALUES ",
+            4,
+            ") WHERE column1 IS NOT NULL",
+        );
+        static LOGS: Listed = Listed::new(
+            "INSERT INTO mamos_log (seq, epoch, start, stream, bytes) \
+             SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+            5,
+            ") WHERE column1 IS NOT NULL",
+        );
+        let connection = &mut tx.connection;
+        let (failures, none) = apart(std::mem::take(&mut self.failures));
+        let done = FAILURES.execute(connection, &failures, |values, (seq, failure)| {
+            values.add(*seq).add(failure.code.clone()).add(failure.message.clone());
+        });
+        done.await?;
+        let done = NO_FAILURES.execute(connection, &none, |values, seq| {
+            values.add(*seq);
+        });
+        done.await?;
+        let (cancels, none) = apart(std::mem::take(&mut self.cancels));
+        let done = CANCELS.execute(connection, &cancels, |values, (seq, request)| {
+            let grace = i64::try_from(request.grace.as_micros()).unwrap_or(i64::MAX);
+            values.add(*seq).add(request.reason.clone()).add(grace);
+        });
+        done.await?;
+        let done = NO_CANCELS.execute(connection, &none, |values, seq| {
+            values.add(*seq);
+        });
+        done.await?;
+        let outputs = std::mem::take(&mut self.outputs);
+        let done = OUTPUTS.execute(connection, &outputs, |values, (seq, output)| {
+            values.add(*seq).add(output.as_ref());
+        });
+        done.await?;
+        let progress: Vec<(i64, (Epoch, Progress))> =
+            std::mem::take(&mut self.progress).into_iter().collect();
+        let done = PROGRESS.execute(connection, &progress, |values, (seq, (epoch, progress))| {
+            let percent = progress.percent.map(f64::from);
+            values.add(*seq).add(epoch.number() as i64).add(percent).add(progress.note.clone());
+        });
+        done.await?;
+        let logs = std::mem::take(&mut self.logs);
+        let done = LOGS.execute(connection, &logs, |values, (seq, epoch, piece)| {
+            values
+                .add(*seq)
+                .add(epoch.number() as i64)
+                .add(piece.offset as i64)
+                .add(stream_number(piece.stream))
+                .add(piece.bytes.as_ref());
+        });
+        done.await?;
+        Ok(())
+    }
+}
+
+/// What is to be written, and what is to be removed.
+fn apart<T>(changes: HashMap<i64, Option<T>>) -> (Vec<(i64, T)>, Vec<i64>) {
+    let (mut written, mut removed) = (Vec::new(), Vec::new());
+    for (seq, value) in changes {
+        match value {
+            Some(value) => written.push((seq, value)),
+            None => removed.push(seq),
+        }
+    }
+    (written, removed)
+}

@@ -1,0 +1,253 @@
+//! Leasing ready jobs to sessions.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use mamos_core::clock::Timestamp;
+use mamos_core::id::{JobId, SessionId};
+use mamos_core::job::{ClaimedJob, Counters};
+use mamos_core::lease::{Epoch, RunRef};
+use mamos_core::store::{ClaimGroup, Claimed, SessionRecord, Taker, deal};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::errors::Fault;
+use super::rows::{self, Details, blob, get, small, time, uuid};
+use super::sql::{Listed, Values};
+use super::writer::{Operation, Tx};
+
+/// How many lanes one statement merges. SQLite compiles one loop a lane, and the last of these
+/// statements is some 10 KiB of text.
+const LANES: [usize; 4] = [1, 4, 16, 64];
+
+/// How many jobs one claim takes at most, however many its takers want: it bounds memory and the time
+/// for which other operations wait.
+const MAX_JOBS: usize = 10_000;
+
+/// See [`mamos_core::store::JobStore::claim`].
+pub(super) struct Claim {
+    pub(super) groups: Vec<ClaimGroup>,
+    pub(super) now: Timestamp,
+}
+
+/// A ready job, read to be leased.
+struct Candidate {
+    key: (Reverse<i64>, i64, i64),
+    seq: i64,
+    lane: i64,
+    claimed: ClaimedParts,
+}
+
+struct ClaimedParts {
+    run: RunRef,
+    counters: Counters,
+    deadline: Option<Timestamp>,
+    payload: bytes::Bytes,
+    details: Details,
+}
+
+impl Operation for Claim {
+    type Answer = Claimed;
+    const NAME: &'static str = "store.claim";
+
+    async fn run(&self, tx: &mut Tx) -> Result<Claimed, Fault> {
+        let takers = self.groups.iter().flat_map(|group| &group.takers).copied().collect::<Vec<Taker>>();
+        let sessions = read_sessions(tx, &takers).await?;
+        let row = sqlx::query(
+            "SELECT (SELECT run_at FROM mamos_job WHERE state = 1 ORDER BY run_at LIMIT 1), \
+             (SELECT group_concat(name, char(10)) FROM mamos_queue WHERE is_paused = 1)",
+        )
+        .fetch_one(&mut tx.connection)
+        .await?;
+        let paused: Option<String> = row.try_get(1)?;
+        let paused: Vec<&str> = paused.iter().flat_map(|names| names.split('\n')).collect();
+        let mut claimed = Claimed { next_due: time(&row, 0)?, ..Claimed::default() };
+        for group in &self.groups {
+            self.claim_group(tx, group, &sessions, &paused, &mut claimed).await?;
+        }
+        claimed.jobs.retain(|(_, jobs)| !jobs.is_empty());
+        Ok(claimed)
+    }
+}
+
+impl Claim {
+    async fn claim_group(
+        &self,
+        tx: &mut Tx,
+        group: &ClaimGroup,
+        sessions: &HashMap<SessionId, (i64, SessionRecord)>,
+        paused: &[&str],
+        claimed: &mut Claimed,
+    ) -> Result<(), Fault> {
+        // For each taker that may take: where its list is in the answer, and the number of its session.
+        let mut lists = Vec::with_capacity(group.takers.len());
+        let mut limits = Vec::with_capacity(group.takers.len());
+        for taker in &group.takers {
+            let id = taker.session.id;
+            let current = sessions.get(&id).filter(|(_, record)| {
+                record.end.is_none() && record.session == taker.session && record.expires_at > self.now
+            });
+            let Some((number, _)) = current else {
+                if !claimed.stale.contains(&id) {
+                    claimed.stale.push(id);
+                }
+                continue;
+            };
+            let known = claimed.jobs.iter().position(|(session, _)| *session == id);
+            let list = known.unwrap_or_else(|| {
+                claimed.jobs.push((id, Vec::new()));
+                claimed.jobs.len() - 1
+            });
+            lists.push((list, *number));
+            limits.push(taker.limit);
+        }
+        let wanted = limits.iter().fold(0_usize, |sum, limit| sum.saturating_add(*limit as usize));
+        let wanted = wanted.min(MAX_JOBS);
+        if wanted == 0 {
+            return Ok(());
+        }
+        let lanes: Vec<i64> = tx
+            .stored_lanes(&group.lanes)
+            .await?
+            .into_iter()
+            .filter(|(_, lane)| !paused.contains(&lane.queue().as_str()))
+            .map(|(number, _)| number)
+            .collect();
+        let candidates = take_ready(tx, lanes, wanted).await?;
+        let dealt = deal(candidates.len(), &limits);
+        self.lease(tx, &candidates, dealt.iter().map(|taker| lists[*taker].1)).await?;
+        for (candidate, taker) in candidates.into_iter().zip(dealt) {
+            let lane = tx.lane(candidate.lane).await?;
+            let parts = candidate.claimed;
+            claimed.jobs[lists[taker].0].1.push(ClaimedJob {
+                run: parts.run,
+                lane: lane.id(),
+                kind: lane.kind().clone(),
+                payload: parts.payload,
+                counters: parts.counters,
+                timeout: parts.details.timeout,
+                deadline: parts.deadline,
+                traceparent: parts.details.traceparent,
+            });
+        }
+        Ok(())
+    }
+
+    async fn lease(
+        &self,
+        tx: &mut Tx,
+        candidates: &[Candidate],
+        sessions: impl Iterator<Item = i64>,
+    ) -> Result<(), Fault> {
+        static LEASE: Listed = Listed::new(
+            "UPDATE mamos_job SET state = 3, epoch = v.column2, session = v.column3, leased_at = v.column4, \
+             started_at = NULL FROM (VALUES ",
+            4,
+            ") AS v WHERE mamos_job.seq = v.column1",
+        );
+        let leases: Vec<(&Candidate, i64)> = candidates.iter().zip(sessions).collect();
+        let done = LEASE.execute(&mut tx.connection, &leases, |values, (candidate, session)| {
+            values
+                .add(candidate.seq)
+                .add(candidate.claimed.run.epoch.number() as i64)
+                .add(*session)
+                .add(self.now.as_micros());
+        });
+        done.await?;
+        Ok(())
+    }
+}
+
+async fn read_sessions(
+    tx: &mut Tx,
+    takers: &[Taker],
+) -> Result<HashMap<SessionId, (i64, SessionRecord)>, Fault> {
+    static SESSIONS: Listed = Listed::new(
+        "SELECT no, id, link, agent, orchestrator, opened_at, expires_at, end FROM mamos_session WHERE id IN (",
+        1,
+        ")",
+    );
+    let found = SESSIONS.fetch(&mut tx.connection, takers, |values, taker| {
+        values.add(taker.session.id.as_bytes().as_slice());
+    });
+    let mut sessions = HashMap::with_capacity(takers.len());
+    for row in &found.await? {
+        let (number, record) = rows::session(row)?;
+        sessions.insert(record.session.id, (number, record));
+    }
+    Ok(sessions)
+}
+
+/// The first ready jobs of all lanes together, in the order of claim.
+async fn take_ready(tx: &mut Tx, mut lanes: Vec<i64>, wanted: usize) -> Result<Vec<Candidate>, Fault> {
+    lanes.sort_unstable();
+    lanes.dedup();
+    let mut candidates = Vec::new();
+    for chunk in lanes.chunks(LANES[LANES.len() - 1]) {
+        let (length, text) = merged_lanes(chunk.len());
+        let mut values = Values::default();
+        for lane in chunk {
+            values.add(*lane);
+        }
+        for _ in chunk.len()..length {
+            values.add(None::<i64>);
+        }
+        values.add(wanted as i64);
+        let found =
+            sqlx::query_with(AssertSqlSafe(text), values.finish()?).fetch_all(&mut tx.connection).await?;
+        for row in &found {
+            candidates.push(candidate(row)?);
+        }
+    }
+    // SQLite gives them in this order already, but only within a chunk and without promising it.
+    candidates.sort_by_key(|candidate| candidate.key);
+    candidates.truncate(wanted);
+    Ok(candidates)
+}
+
+/// Merges the index entries of lanes as they stand, so that it reads as many as are wanted and one
+/// more for each lane. A list of lanes in one condition would make SQLite sort the whole backlog.
+fn merged_lanes(lanes: usize) -> (usize, Arc<str>) {
+    static TEXTS: [OnceLock<Arc<str>>; LANES.len()] = [const { OnceLock::new() }; LANES.len()];
+    let index = LANES.iter().position(|length| lanes <= *length).unwrap_or(LANES.len() - 1);
+    let text = TEXTS[index].get_or_init(|| {
+        let arm = "SELECT priority, run_at, seq FROM mamos_job WHERE state = 2 AND lane = ?";
+        let arms = vec![arm; LANES[index]].join(" UNION ALL ");
+        format!(
+            "SELECT j.priority, j.run_at, j.seq, j.id, j.lane, j.epoch, j.attempt, j.crashes, j.deliveries, \
+             j.deadline, s.payload, s.details \
+             FROM ({arms} ORDER BY 1 DESC, 2, 3 LIMIT ?) AS k \
+             CROSS JOIN mamos_job j ON j.seq = k.seq CROSS JOIN mamos_spec s ON s.seq = k.seq"
+        )
+        .into()
+    });
+    (LANES[index], Arc::clone(text))
+}
+
+fn candidate(row: &SqliteRow) -> Result<Candidate, Fault> {
+    let seq = get(row, 2)?;
+    let epoch = Epoch::from_number(get::<i64>(row, 5)? as u64).next();
+    Ok(Candidate {
+        key: (Reverse(get(row, 0)?), get(row, 1)?, seq),
+        seq,
+        lane: get(row, 4)?,
+        claimed: ClaimedParts {
+            run: RunRef { job: JobId::from_uuid(uuid(row, 3)?), epoch },
+            counters: Counters {
+                attempt: small(get(row, 6)?, "attempt")?,
+                crashes: small(get(row, 7)?, "crashes")?,
+                deliveries: small(get(row, 8)?, "deliveries")?,
+            },
+            deadline: time(row, 9)?,
+            payload: blob(row, 10)?,
+            details: Details::decode(get(row, 11)?)?,
+        },
+    })
+}
+
+/// The statement that reads the ready jobs of that many lanes, for tests of its plan.
+#[cfg(test)]
+pub(super) fn plan_of_claim(lanes: usize) -> String {
+    merged_lanes(lanes).1.to_string()
+}
