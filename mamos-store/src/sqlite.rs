@@ -21,6 +21,7 @@ mod schema;
 mod sessions;
 mod sql;
 mod store;
+mod successes;
 mod sweep;
 mod tokens;
 mod writer;

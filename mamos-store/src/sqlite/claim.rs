@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::errors::Fault;
-use super::rows::{self, Details, blob, get, small, time, uuid};
+use super::rows::{self, Details, blob, get, time, uuid};
 use super::sql::{Listed, Values};
 use super::writer::{Operation, Tx};
 
@@ -24,6 +24,9 @@ const LANES: [usize; 4] = [1, 4, 16, 64];
 /// How many jobs one claim takes at most, however many its takers want: it bounds memory and the time
 /// for which other operations wait.
 const MAX_JOBS: usize = 10_000;
+
+/// Sessions that take fewer jobs than this share a statement.
+const FEW: usize = 4;
 
 /// See [`mamos_core::store::JobStore::claim`].
 pub(super) struct Claim {
@@ -36,15 +39,20 @@ struct Candidate {
     key: (Reverse<i64>, i64, i64),
     seq: i64,
     lane: i64,
-    claimed: ClaimedParts,
+    run: RunRef,
+    payload: bytes::Bytes,
+    rest: Rest,
 }
 
-struct ClaimedParts {
-    run: RunRef,
-    counters: Counters,
-    deadline: Option<Timestamp>,
-    payload: bytes::Bytes,
-    details: Details,
+/// What a job that was never claimed seldom has, as one JSON column: each value of each row costs sqlx
+/// an allocation and a release under SQLite's one lock, so that a claim's time goes by its columns.
+#[derive(serde::Deserialize)]
+struct Rest(u64, u32, u32, u32, Option<i64>, Option<String>);
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self(0, 1, 0, 0, None, None)
+    }
 }
 
 impl Operation for Claim {
@@ -119,16 +127,17 @@ impl Claim {
         self.lease(tx, &candidates, dealt.iter().map(|taker| lists[*taker].1)).await?;
         for (candidate, taker) in candidates.into_iter().zip(dealt) {
             let lane = tx.lane(candidate.lane).await?;
-            let parts = candidate.claimed;
+            let Rest(_, attempt, crashes, deliveries, deadline, details) = candidate.rest;
+            let details = Details::decode(details.as_deref())?;
             claimed.jobs[lists[taker].0].1.push(ClaimedJob {
-                run: parts.run,
+                run: candidate.run,
                 lane: lane.id(),
                 kind: lane.kind().clone(),
-                payload: parts.payload,
-                counters: parts.counters,
-                timeout: parts.details.timeout,
-                deadline: parts.deadline,
-                traceparent: parts.details.traceparent,
+                payload: candidate.payload,
+                counters: Counters { attempt, crashes, deliveries },
+                timeout: details.timeout,
+                deadline: deadline.map(Timestamp::from_micros),
+                traceparent: details.traceparent,
             });
         }
         Ok(())
@@ -140,19 +149,39 @@ impl Claim {
         candidates: &[Candidate],
         sessions: impl Iterator<Item = i64>,
     ) -> Result<(), Fault> {
+        // Without the detour over a list of rows, for a session that takes many.
+        static LEASE_MANY: Listed = Listed::new(
+            "UPDATE mamos_job SET state = 3, session = ?, leased_at = ?, epoch = epoch + 1, started_at = NULL \
+             WHERE seq IN (",
+            1,
+            ")",
+        );
         static LEASE: Listed = Listed::new(
-            "UPDATE mamos_job SET state = 3, epoch = v.column2, session = v.column3, leased_at = v.column4, \
+            "UPDATE mamos_job SET state = 3, session = v.column2, leased_at = v.column3, epoch = epoch + 1, \
              started_at = NULL FROM (VALUES ",
-            4,
+            3,
             ") AS v WHERE mamos_job.seq = v.column1",
         );
-        let leases: Vec<(&Candidate, i64)> = candidates.iter().zip(sessions).collect();
-        let done = LEASE.execute(&mut tx.connection, &leases, |values, (candidate, session)| {
-            values
-                .add(candidate.seq)
-                .add(candidate.claimed.run.epoch.number() as i64)
-                .add(*session)
-                .add(self.now.as_micros());
+        let mut by_session: HashMap<i64, Vec<i64>> = HashMap::new();
+        for (candidate, session) in candidates.iter().zip(sessions) {
+            by_session.entry(session).or_default().push(candidate.seq);
+        }
+        let mut few = Vec::new();
+        for (session, seqs) in by_session {
+            if seqs.len() < FEW {
+                few.extend(seqs.into_iter().map(|seq| (seq, session)));
+                continue;
+            }
+            let fixed = |values: &mut Values| {
+                values.add(session).add(self.now.as_micros());
+            };
+            let done = LEASE_MANY.execute_with(&mut tx.connection, fixed, &seqs, |values, seq| {
+                values.add(*seq);
+            });
+            done.await?;
+        }
+        let done = LEASE.execute(&mut tx.connection, &few, |values, (seq, session)| {
+            values.add(*seq).add(*session).add(self.now.as_micros());
         });
         done.await?;
         Ok(())
@@ -215,8 +244,9 @@ fn merged_lanes(lanes: usize) -> (usize, Arc<str>) {
         let arm = "SELECT priority, run_at, seq FROM mamos_job WHERE state = 2 AND lane = ?";
         let arms = vec![arm; LANES[index]].join(" UNION ALL ");
         format!(
-            "SELECT j.priority, j.run_at, j.seq, j.id, j.lane, j.epoch, j.attempt, j.crashes, j.deliveries, \
-             j.deadline, s.payload, s.details \
+            "SELECT j.priority, j.run_at, j.seq, j.lane, j.id, s.payload, \
+             CASE WHEN j.epoch > 0 OR j.deadline IS NOT NULL OR s.details IS NOT NULL THEN \
+             json_array(j.epoch, j.attempt, j.crashes, j.deliveries, j.deadline, s.details) END \
              FROM ({arms} ORDER BY 1 DESC, 2, 3 LIMIT ?) AS k \
              CROSS JOIN mamos_job j ON j.seq = k.seq CROSS JOIN mamos_spec s ON s.seq = k.seq"
         )
@@ -227,22 +257,15 @@ fn merged_lanes(lanes: usize) -> (usize, Arc<str>) {
 
 fn candidate(row: &SqliteRow) -> Result<Candidate, Fault> {
     let seq = get(row, 2)?;
-    let epoch = Epoch::from_number(get::<i64>(row, 5)? as u64).next();
+    let rest = get::<Option<&str>>(row, 6)?.map(|text| rows::json(text, "ready job")).transpose()?;
+    let rest: Rest = rest.unwrap_or_default();
     Ok(Candidate {
         key: (Reverse(get(row, 0)?), get(row, 1)?, seq),
         seq,
-        lane: get(row, 4)?,
-        claimed: ClaimedParts {
-            run: RunRef { job: JobId::from_uuid(uuid(row, 3)?), epoch },
-            counters: Counters {
-                attempt: small(get(row, 6)?, "attempt")?,
-                crashes: small(get(row, 7)?, "crashes")?,
-                deliveries: small(get(row, 8)?, "deliveries")?,
-            },
-            deadline: time(row, 9)?,
-            payload: blob(row, 10)?,
-            details: Details::decode(get(row, 11)?)?,
-        },
+        lane: get(row, 3)?,
+        run: RunRef { job: JobId::from_uuid(uuid(row, 4)?), epoch: Epoch::from_number(rest.0).next() },
+        payload: blob(row, 5)?,
+        rest,
     })
 }
 

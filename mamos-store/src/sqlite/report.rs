@@ -14,6 +14,7 @@ use sqlx::Row;
 use super::changes::Changes;
 use super::errors::Fault;
 use super::rows::{end_number, get, time};
+use super::successes;
 use super::writer::{Mergeable, Tx};
 
 /// See [`mamos_core::store::JobStore::report`].
@@ -27,21 +28,29 @@ impl Mergeable for ReportRuns {
     const NAME: &'static str = "store.report";
 
     async fn run_all(operations: &[Self], tx: &mut Tx) -> Result<Vec<Self::Answer>, Fault> {
-        let writes = || operations.iter().flat_map(|each| &each.writes);
-        let ids: HashSet<JobId> = writes().map(|write| write.run.job).collect();
+        let writes: Vec<Timed<'_>> =
+            operations.iter().flat_map(|each| each.writes.iter().map(|write| (write, each.now))).collect();
+        let sessions = tx.session_numbers(writes.iter().map(|(write, _)| write.session)).await?;
+        let settled = successes::settle(tx, &writes, &sessions).await?;
+
+        let left = || writes.iter().filter(|(write, _)| !settled.contains(&write.run.job));
+        let ids: HashSet<JobId> = left().map(|(write, _)| write.run.job).collect();
         let ids: Vec<JobId> = ids.into_iter().collect();
         let mut changes = Changes::read(tx, &ids).await?;
-        let sessions = tx.session_numbers(writes().map(|write| write.session)).await?;
         // Only a retry asks for the policy of the job.
-        let retried = writes().filter(|write| matches!(write.report, Report::Settle(Outcome::Retry { .. })));
-        let retried: Vec<usize> = retried.filter_map(|write| changes.find(write.run.job)).collect();
+        let retried =
+            left().filter(|(write, _)| matches!(write.report, Report::Settle(Outcome::Retry { .. })));
+        let retried: Vec<usize> = retried.filter_map(|(write, _)| changes.find(write.run.job)).collect();
         changes.read_policies(tx, &retried).await?;
         let mut reports = Reports { changes, sessions, log_ends: HashMap::new() };
         let mut answers = Vec::with_capacity(operations.len());
         for operation in operations {
             let mut answer = Vec::with_capacity(operation.writes.len());
             for write in &operation.writes {
-                answer.push(reports.apply(tx, write, operation.now).await?);
+                answer.push(match settled.contains(&write.run.job) {
+                    true => successes::ANSWER,
+                    false => reports.apply(tx, write, operation.now).await?,
+                });
             }
             answers.push(answer);
         }
@@ -49,6 +58,9 @@ impl Mergeable for ReportRuns {
         Ok(answers)
     }
 }
+
+/// A report and the time at which it is written.
+pub(super) type Timed<'a> = (&'a RunWrite, Timestamp);
 
 struct Reports {
     changes: Changes,

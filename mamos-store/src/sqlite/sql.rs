@@ -78,11 +78,13 @@ impl Listed {
 
     fn query<T>(
         &self,
+        fixed: &impl Fn(&mut Values),
         rows: &[T],
         bind: &impl Fn(&mut Values, &T),
     ) -> Result<(Arc<str>, SqliteArguments), Fault> {
         let (length, text) = self.text(rows.len());
         let mut values = Values::default();
+        fixed(&mut values);
         values.arguments.reserve(length * self.columns, 0);
         for row in rows {
             bind(&mut values, row);
@@ -100,9 +102,20 @@ impl Listed {
         rows: &[T],
         bind: impl Fn(&mut Values, &T),
     ) -> Result<u64, Fault> {
+        self.execute_with(connection, |_| (), rows, bind).await
+    }
+
+    /// The same, with values that stand before the list.
+    pub(super) async fn execute_with<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        fixed: impl Fn(&mut Values),
+        rows: &[T],
+        bind: impl Fn(&mut Values, &T),
+    ) -> Result<u64, Fault> {
         let mut changed = 0;
         for chunk in rows.chunks(LENGTHS[LENGTHS.len() - 1]) {
-            let (text, arguments) = self.query(chunk, &bind)?;
+            let (text, arguments) = self.query(&fixed, chunk, &bind)?;
             let done = sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut *connection).await?;
             changed += done.rows_affected();
         }
@@ -118,9 +131,15 @@ impl Listed {
     ) -> Result<Vec<SqliteRow>, Fault> {
         let mut found = Vec::with_capacity(rows.len());
         for chunk in rows.chunks(LENGTHS[LENGTHS.len() - 1]) {
-            let (text, arguments) = self.query(chunk, &bind)?;
+            let (text, arguments) = self.query(&|_: &mut Values| (), chunk, &bind)?;
             found.extend(sqlx::query_with(AssertSqlSafe(text), arguments).fetch_all(&mut *connection).await?);
         }
         Ok(found)
+    }
+
+    /// The statement for that many rows, for tests of its plan.
+    #[cfg(test)]
+    pub(super) fn statement(&self, rows: usize) -> String {
+        self.text(rows).1.to_string()
     }
 }
