@@ -1,6 +1,7 @@
 //! The promises of the store ports, kept by the SQLite store.
 
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "what a test sets up must work")]
 
 use mamos_store::conformance::Fresh;
 use mamos_store::{SqliteSettings, SqliteStore};

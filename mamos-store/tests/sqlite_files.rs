@@ -1,6 +1,7 @@
 //! What the SQLite store does with its file: restarts, damage, limits, neighbours.
 
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "what a test sets up must work")]
 
 use std::path::Path;
 use std::sync::Arc;
