@@ -291,8 +291,8 @@ pub(super) async fn log(
         for row in &found {
             let begin: i64 = get(row, 0)?;
             let bytes = blob(row, 2)?;
-            start = begin + 1;
-            let skipped = usize::try_from(from - begin).unwrap_or(0);
+            start = begin.saturating_add(1);
+            let skipped = usize::try_from(from.saturating_sub(begin)).unwrap_or(0);
             let length = bytes.len().saturating_sub(skipped).min(room);
             if length == 0 {
                 continue;
