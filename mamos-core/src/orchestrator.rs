@@ -65,7 +65,17 @@ pub struct Orchestrator {
 struct NotYetRun {
     inlets: Inlets,
     listeners: Vec<Arc<dyn Listener>>,
-    settling: tokio::task::JoinHandle<()>,
+    settling: tokio::task::JoinHandle<Option<()>>,
+}
+
+/// Ends all tasks of an orchestrator together with the future that runs it.
+struct EndOnDrop(Arc<Engine>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.stopping.cancel();
+        self.0.ended.cancel();
+    }
 }
 
 impl std::fmt::Debug for NotYetRun {
@@ -85,6 +95,10 @@ impl Orchestrator {
     ///
     /// Agents keep what they run: they come back to the next orchestrator on this store.
     ///
+    /// Dropping this future instead is like killing the process: everything that it spawned ends where it
+    /// stands, and nothing that was acknowledged is lost. Jobs can still be enqueued then, but nobody is
+    /// left to hand them out.
+    ///
     /// # Errors
     ///
     /// - [`ErrorKind::Conflict`]: it has run before; build a new one.
@@ -96,6 +110,7 @@ impl Orchestrator {
             return Err(Error::new(ErrorKind::Conflict, "orchestrator.run", message));
         };
         let engine = &self.engine;
+        let _end = EndOnDrop(Arc::clone(engine));
         tokio::pin!(shutdown);
         let started = tokio::select! {
             biased;
@@ -103,10 +118,11 @@ impl Orchestrator {
             started = start(engine) => Some(started),
         };
         if let Some(Ok(())) = started {
-            let dispatching = tokio::spawn(dispatch::run(Arc::clone(engine)));
-            let sweeping = tokio::spawn(upkeep::run(Arc::clone(engine)));
+            let dispatching = engine.spawn(dispatch::run(Arc::clone(engine)));
+            let sweeping = engine.spawn(upkeep::run(Arc::clone(engine)));
             for listener in listeners {
-                engine.tasks.spawn(session::accept(Arc::clone(engine), listener, inlets.clone()));
+                let accepting = session::accept(Arc::clone(engine), listener, inlets.clone());
+                engine.spawn(engine.tasks.track_future(accepting));
             }
             shutdown.await;
             engine.stopping.cancel();

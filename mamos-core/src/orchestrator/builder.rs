@@ -162,8 +162,8 @@ impl Builder {
         let (renewals, renewal_requests) = mpsc::channel(QUEUE);
         // Each ends when nobody can send to it any more.
         tokio::spawn(enqueue::run(Arc::clone(&engine), enqueue_requests));
-        let settling = tokio::spawn(settle::run(Arc::clone(&engine), report_requests));
-        tokio::spawn(upkeep::renew(Arc::clone(&engine), renewal_requests));
+        let settling = engine.spawn(settle::run(Arc::clone(&engine), report_requests));
+        engine.spawn(upkeep::renew(Arc::clone(&engine), renewal_requests));
         let inlets = Inlets { reports, renewals };
         let not_yet_run = NotYetRun { inlets, listeners: self.listeners, settling };
         Ok(Orchestrator { engine, enqueues, not_yet_run: Arc::new(Mutex::new(Some(not_yet_run))) })

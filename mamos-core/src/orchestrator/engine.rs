@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,6 +40,8 @@ pub(crate) struct Engine {
     pub(crate) tasks: TaskTracker,
     /// Fires when the orchestrator stops: nothing new is begun.
     pub(crate) stopping: CancellationToken,
+    /// Fires when nothing may go on any more: the future that runs the orchestrator is gone.
+    pub(crate) ended: CancellationToken,
     /// Work for the dispatcher: a lane may have jobs, or a link room.
     pub(crate) dispatch: Notify,
     /// Nothing new is claimed while this is set.
@@ -78,6 +81,7 @@ impl Engine {
             waiters: Waiters::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            ended: CancellationToken::new(),
             dispatch: Notify::new(),
             is_draining: AtomicBool::new(false),
             given_up: Notify::new(),
@@ -90,6 +94,15 @@ impl Engine {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Spawns a task that does not outlive the future that runs the orchestrator.
+    pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        tokio::spawn(self.ended.clone().run_until_cancelled_owned(task))
     }
 
     /// The registry, for a moment. Never held across an await.

@@ -56,10 +56,10 @@ pub(crate) async fn accept(engine: Arc<Engine>, listener: Arc<dyn Listener>, inl
             Ok(connection) => {
                 failures = 0;
                 let (serving, inlets) = (Arc::clone(&engine), inlets.clone());
-                engine.tasks.spawn(async move {
+                engine.spawn(engine.tasks.track_future(async move {
                     serve(serving, connection, inlets).await;
                     drop(place);
-                });
+                }));
             }
             Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => {
