@@ -57,6 +57,7 @@ pub struct Journal {
     /// The end of the file is unknown: it must be rewritten before it is written on.
     is_broken: bool,
     compact_bytes: u64,
+    is_inline: bool,
     buffer: Vec<u8>,
     _lock: File,
 }
@@ -103,6 +104,7 @@ impl Journal {
             session: None,
             is_broken: false,
             compact_bytes: DEFAULT_COMPACT_BYTES,
+            is_inline: false,
             buffer: Vec::new(),
             _lock: lock,
         };
@@ -125,6 +127,18 @@ impl Journal {
     pub fn compact_above(mut self, bytes: u64) -> Self {
         self.compact_bytes = bytes;
         self
+    }
+
+    /// Writes on a thread of the Tokio runtime instead of a blocking one. For simulations, where the order
+    /// of events must not depend on threads; elsewhere a slow disk would stop everything else.
+    #[must_use]
+    pub fn inline(mut self) -> Self {
+        self.is_inline = true;
+        self
+    }
+
+    pub(crate) fn is_inline(&self) -> bool {
+        self.is_inline
     }
 
     /// What it remembers. Runs that had begun are forgotten by that: they are over.

@@ -51,10 +51,17 @@ impl Writer {
         let awaited = records.iter().filter(|record| is_awaited(record)).filter_map(Record::run).collect();
         let Some(mut journal) = self.journal.take() else { return awaited };
         self.awaited = awaited;
-        self.writing = Some(tokio::task::spawn_blocking(move || {
+        let is_inline = journal.is_inline();
+        let write = move || {
             let result = journal.append(records, durably);
             (journal, result)
-        }));
+        };
+        let writing = if is_inline {
+            tokio::spawn(async move { write() })
+        } else {
+            tokio::task::spawn_blocking(write)
+        };
+        self.writing = Some(writing);
         Vec::new()
     }
 
