@@ -30,6 +30,14 @@ pub enum Violation {
     SlotsExceeded(String, usize),
     /// A handler was started twice for one run.
     StartedTwice(RunRef),
+    /// A handler ran without a claim.
+    RanUnclaimed(RunRef),
+    /// A job succeeded by a run in which no handler came to its end.
+    SucceededUnrun(RunRef),
+    /// The program of an agent ended although nobody asked it to.
+    AgentGaveUp(String, String),
+    /// What is kept of what a run printed is not what it printed.
+    WrongLog(RunRef),
     /// The store and its own history disagree about how a job ended.
     WrongFinalState(JobId, JobState, JobState),
 }
@@ -49,6 +57,8 @@ struct Checker {
     jobs: BTreeMap<JobId, JobHistory>,
     agents: BTreeMap<String, AgentHistory>,
     handlers: BTreeSet<RunRef>,
+    finished: BTreeSet<RunRef>,
+    claimed: BTreeSet<RunRef>,
     violations: Vec<Violation>,
     saw_final: bool,
 }
@@ -83,6 +93,15 @@ impl Checker {
                 self.reached(run.job, *state);
             }
             Entry::Cancelled { job } => self.reached(*job, JobState::Cancelled),
+            Entry::Redriven { job } => self.job(*job).ended_in = None,
+            Entry::AgentGaveUp { agent, why } => {
+                self.violations.push(Violation::AgentGaveUp(agent.clone(), why.clone()));
+            }
+            Entry::Printed { run, is_true } => {
+                if !is_true {
+                    self.violations.push(Violation::WrongLog(*run));
+                }
+            }
             Entry::Slots { agent, slots } => {
                 self.agents.entry(agent.clone()).or_default().slots = Some(*slots)
             }
@@ -97,6 +116,7 @@ impl Checker {
                 }
             }
             Entry::HandlerEnded { agent, run } => {
+                self.finished.insert(*run);
                 self.agents.entry(agent.clone()).or_default().running.remove(run);
             }
             Entry::AgentDied { agent } => self.agents.entry(agent.clone()).or_default().running.clear(),
@@ -120,6 +140,7 @@ impl Checker {
         }
         job.last_epoch = run.epoch;
         job.holder = Some(run);
+        self.claimed.insert(run);
     }
 
     fn applied(&mut self, run: RunRef, ends: bool, state: JobState) {
@@ -137,6 +158,9 @@ impl Checker {
             if !job.settled.insert(run) {
                 self.violations.push(Violation::SettledTwice(run));
             }
+            if state == JobState::Succeeded && !self.finished.contains(&run) {
+                self.violations.push(Violation::SucceededUnrun(run));
+            }
             self.reached(run.job, state);
         }
     }
@@ -153,6 +177,11 @@ impl Checker {
     }
 
     fn finish(mut self) -> Vec<Violation> {
+        // Without observations at the store there are no claims to compare with.
+        if !self.claimed.is_empty() {
+            let unclaimed = self.handlers.difference(&self.claimed);
+            self.violations.extend(unclaimed.map(|run| Violation::RanUnclaimed(*run)));
+        }
         for (id, job) in &self.jobs {
             if !job.is_accepted || !self.saw_final {
                 continue;
@@ -192,9 +221,11 @@ mod tests {
             Entry::Accepted { job },
             Entry::Claimed { run: run("a", 1) },
             Entry::HandlerStarted { agent: agent.clone(), run: run("a", 1) },
-            Entry::AgentDied { agent },
+            Entry::AgentDied { agent: agent.clone() },
             Entry::TakenBack { run: run("a", 1), state: JobState::Ready },
             Entry::Claimed { run: run("a", 2) },
+            Entry::HandlerStarted { agent: agent.clone(), run: run("a", 2) },
+            Entry::HandlerEnded { agent, run: run("a", 2) },
             Entry::Applied { run: run("a", 2), ends: false, state: JobState::Running },
             Entry::Applied { run: run("a", 2), ends: true, state: JobState::Succeeded },
             Entry::Applied { run: run("a", 2), ends: true, state: JobState::Succeeded },
@@ -234,7 +265,7 @@ mod tests {
                 }),
                 |v| matches!(v, Violation::StaleEffect(_)),
             ),
-            (Box::new(|h| h.insert(9, Entry::TakenBack { run: run("a", 2), state: JobState::Ready })), |v| {
+            (Box::new(|h| h.insert(11, Entry::TakenBack { run: run("a", 2), state: JobState::Ready })), |v| {
                 matches!(v, Violation::FinalStateChanged(..))
             }),
             (
@@ -245,6 +276,18 @@ mod tests {
                 Box::new(|h| h.insert(5, Entry::HandlerStarted { agent: "two".into(), run: run("a", 1) })),
                 |v| matches!(v, Violation::StartedTwice(_)),
             ),
+            (
+                Box::new(|h| h.insert(5, Entry::HandlerStarted { agent: "two".into(), run: run("c", 1) })),
+                |v| matches!(v, Violation::RanUnclaimed(_)),
+            ),
+            (Box::new(|h| drop(h.remove(8))), |v| matches!(v, Violation::SucceededUnrun(_))),
+            (
+                Box::new(|h| h.push(Entry::AgentGaveUp { agent: "one".into(), why: "bored".into() })),
+                |v| matches!(v, Violation::AgentGaveUp(..)),
+            ),
+            (Box::new(|h| h.push(Entry::Printed { run: run("a", 2), is_true: false })), |v| {
+                matches!(v, Violation::WrongLog(_))
+            }),
         ];
         for (n, (change, expected)) in rows.into_iter().enumerate() {
             let mut history = good();

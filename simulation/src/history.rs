@@ -43,6 +43,11 @@ pub enum Entry {
         /// The job.
         job: JobId,
     },
+    /// A dead job was made ready again.
+    Redriven {
+        /// The job.
+        job: JobId,
+    },
     /// An agent says how many attempts it runs at once.
     Slots {
         /// The agent's life; a restarted agent is another.
@@ -69,6 +74,20 @@ pub enum Entry {
         /// The agent's life.
         agent: String,
     },
+    /// The program of an agent ended although nobody asked it to.
+    AgentGaveUp {
+        /// The agent's life.
+        agent: String,
+        /// Why.
+        why: String,
+    },
+    /// At the end: what the store has of what a run printed.
+    Printed {
+        /// The run.
+        run: RunRef,
+        /// Is it what the run printed, from the beginning, without a gap?
+        is_true: bool,
+    },
     /// At the end: what the store says of a job.
     Final {
         /// The job.
@@ -85,6 +104,7 @@ pub struct History(Arc<Mutex<Vec<Entry>>>);
 impl History {
     /// Adds an observation.
     pub fn add(&self, entry: Entry) {
+        tracing::info!(target: "history", "{entry:?}");
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 

@@ -3,7 +3,16 @@
 //! - [`history`]: what clients, handlers and the store saw.
 //! - [`checker`]: reads a history and says which promises it breaks.
 //! - [`recorder`]: a store that writes down what another store did.
+//! - [`simulate`](simulate::simulate): the whole system under a seed, in virtual time.
 
 pub mod checker;
 pub mod history;
 pub mod recorder;
+pub mod simulate;
+
+mod chaos;
+mod clients;
+mod crew;
+mod jobs;
+mod roads;
+mod world;

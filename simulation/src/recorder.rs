@@ -3,6 +3,7 @@
 //! It sits right above the real store and below all injected faults, so that the history holds what was
 //! done and not what was answered.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,27 +25,32 @@ use mamos_core::{JobState, Result};
 use crate::history::{Entry, History};
 
 /// See the module.
-#[derive(Debug)]
-pub struct Recorder<S> {
-    inner: S,
+pub struct Recorder {
+    inner: Arc<dyn Store>,
     history: History,
 }
 
-impl<S> Recorder<S> {
+impl Recorder {
     /// Writes down what the store does.
-    pub fn new(inner: S, history: History) -> Self {
+    pub fn new(inner: Arc<dyn Store>, history: History) -> Self {
         Self { inner, history }
     }
 }
 
-impl<S: Store> Store for Recorder<S> {
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Recorder").field(&self.inner.describe()).finish()
+    }
+}
+
+impl Store for Recorder {
     fn describe(&self) -> String {
         self.inner.describe()
     }
 }
 
 #[async_trait]
-impl<S: Store> JobStore for Recorder<S> {
+impl JobStore for Recorder {
     async fn enqueue(&self, jobs: Vec<NewJob>, now: Timestamp) -> Result<Vec<Enqueued>> {
         self.inner.enqueue(jobs, now).await
     }
@@ -99,7 +105,14 @@ impl<S: Store> JobStore for Recorder<S> {
     }
 
     async fn redrive(&self, jobs: Vec<JobId>, now: Timestamp) -> Result<Vec<ChangeVerdict>> {
-        self.inner.redrive(jobs, now).await
+        let ids = jobs.clone();
+        let verdicts = self.inner.redrive(jobs, now).await?;
+        for (job, verdict) in ids.into_iter().zip(&verdicts) {
+            if matches!(verdict, ChangeVerdict::Ready(_)) {
+                self.history.add(Entry::Redriven { job });
+            }
+        }
+        Ok(verdicts)
     }
 
     async fn approve(&self, jobs: Vec<JobId>, now: Timestamp) -> Result<Vec<ChangeVerdict>> {
@@ -124,14 +137,14 @@ impl<S: Store> JobStore for Recorder<S> {
 }
 
 #[async_trait]
-impl<S: Store> LogStore for Recorder<S> {
+impl LogStore for Recorder {
     async fn log(&self, run: RunRef, offset: u64, max_bytes: u32) -> Result<Vec<LogPiece>> {
         self.inner.log(run, offset, max_bytes).await
     }
 }
 
 #[async_trait]
-impl<S: Store> QueueStore for Recorder<S> {
+impl QueueStore for Recorder {
     async fn queues(&self) -> Result<Vec<QueueRecord>> {
         self.inner.queues().await
     }
@@ -150,7 +163,7 @@ impl<S: Store> QueueStore for Recorder<S> {
 }
 
 #[async_trait]
-impl<S: Store> SessionStore for Recorder<S> {
+impl SessionStore for Recorder {
     async fn attach(&self, request: Attach, now: Timestamp) -> Result<Attached> {
         let attached = self.inner.attach(request, now).await?;
         for (run, _, state) in &attached.returned {
@@ -191,7 +204,7 @@ impl<S: Store> SessionStore for Recorder<S> {
 }
 
 #[async_trait]
-impl<S: Store> AgentStore for Recorder<S> {
+impl AgentStore for Recorder {
     async fn agent(&self, id: &AgentId) -> Result<Option<AgentRecord>> {
         self.inner.agent(id).await
     }
@@ -206,7 +219,7 @@ impl<S: Store> AgentStore for Recorder<S> {
 }
 
 #[async_trait]
-impl<S: Store> TokenStore for Recorder<S> {
+impl TokenStore for Recorder {
     async fn create_token(&self, token: RegistrationToken) -> Result<()> {
         self.inner.create_token(token).await
     }

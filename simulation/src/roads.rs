@@ -1,0 +1,107 @@
+//! The network between simulated agents and the orchestrator of the moment.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use mamos_core::transport::{Connection, Connector, Listener};
+use mamos_core::{Error, ErrorKind, Result};
+use mamos_transport::encoded::{self, Writing};
+use mamos_transport::faulty::{self, FaultPlan, Side};
+use mamos_transport::memory;
+use tokio::sync::mpsc;
+
+/// How many frames a connection holds in one direction.
+const CAPACITY: usize = 16;
+
+/// Where agents knock. Behind it is one orchestrator after the other, or nobody.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gate(Arc<Mutex<Inside>>);
+
+#[derive(Debug, Default)]
+struct Inside {
+    door: Option<mpsc::UnboundedSender<Arc<dyn Connection>>>,
+    /// The orchestrator's ends of connections, so that a machine can go silent without closing them.
+    ends: Vec<Arc<dyn Connection>>,
+    silent: Vec<Arc<dyn Connection>>,
+}
+
+impl Gate {
+    /// A listener for a new orchestrator: whoever knocks from now on comes here.
+    pub(crate) fn open(&self) -> Door {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.inside().door = Some(sender);
+        Door(tokio::sync::Mutex::new(receiver))
+    }
+
+    /// Nobody is there any more. A machine that goes silent does not even close its connections.
+    pub(crate) fn close(&self, is_silent: bool) {
+        let mut inside = self.inside();
+        inside.door = None;
+        let ends = std::mem::take(&mut inside.ends);
+        if is_silent {
+            inside.silent.extend(ends);
+        } else {
+            drop(inside);
+            drop(ends);
+        }
+    }
+
+    /// Lets go of the connections of machines that went silent, as a network does in the end.
+    pub(crate) fn forget_the_silent(&self) {
+        let silent = std::mem::take(&mut self.inside().silent);
+        drop(silent);
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The orchestrator's side of the gate.
+#[derive(Debug)]
+pub(crate) struct Door(tokio::sync::Mutex<mpsc::UnboundedReceiver<Arc<dyn Connection>>>);
+
+#[async_trait]
+impl Listener for Door {
+    async fn accept(&self) -> Result<Arc<dyn Connection>> {
+        match self.0.lock().await.recv().await {
+            Some(connection) => Ok(connection),
+            // A newer orchestrator took the gate over: nobody comes here any more.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn describe(&self) -> String {
+        "the simulated gate".to_owned()
+    }
+}
+
+/// An agent's way to the gate, with faults of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Road {
+    pub(crate) gate: Gate,
+    pub(crate) plan: FaultPlan,
+    pub(crate) writing: Writing,
+}
+
+#[async_trait]
+impl Connector for Road {
+    async fn connect(&self) -> Result<Arc<dyn Connection>> {
+        let nobody = || Error::new(ErrorKind::Unavailable, "road.connect", "nobody answers");
+        if self.plan.faults().refuse_connections {
+            return Err(nobody());
+        }
+        let (ours, theirs) = memory::connected(CAPACITY);
+        let end = |inner, side| encoded::connection(faulty::connection(inner, side, &self.plan), self.writing);
+        let (ours, theirs) = (end(ours, Side::Agent), end(theirs, Side::Orchestrator));
+        let mut inside = self.gate.inside();
+        let door = inside.door.as_ref().ok_or_else(nobody)?;
+        door.send(Arc::clone(&theirs)).map_err(|_| nobody())?;
+        inside.ends.push(theirs);
+        Ok(ours)
+    }
+
+    fn describe(&self) -> String {
+        "the simulated gate".to_owned()
+    }
+}
