@@ -172,22 +172,15 @@ async fn remedy_one(
         Remedy::StartAgent(number) => {
             if world.crew[number].is_gone() {
                 world.start_agent(number)?;
-            } else {
+            } else if world.crew[number].is_stopping() {
                 agenda.put(Duration::from_secs(1), Remedy::StartAgent(number));
                 // While the agenda is worked off at the end, nothing else lets time pass.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
         Remedy::Undrain(number) => {
-            let agent = world.crew[number].handle().and_then(|handle| handle.status().agent);
-            if let Some(agent) = agent {
-                let store = &world.honest;
-                if let Some(mut record) = store.agent(&agent).await? {
-                    record.is_draining = false;
-                    let revision = record.revision;
-                    store.update_agent(record, revision, mamos_core::clock::Clock::now(&world.clock)).await?;
-                }
-            }
+            let name = format!("agent-{number}");
+            world.undrain(|agent| agent == name).await?;
             // It is leaving, or has left, or never heard of it: in any case it comes back.
             world.crew[number].stop();
             agenda.put(Duration::from_millis(500), Remedy::StartAgent(number));

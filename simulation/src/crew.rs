@@ -91,7 +91,7 @@ impl Sailor {
             .when_cut_off(self.when_cut_off)
             .drain_timeout(Duration::from_secs(2))
             .cancel_grace(Duration::from_secs(1))
-            .connect_timeout(Duration::from_secs(4))
+            .connect_timeout(Duration::from_millis(self.random.u64(300..4000)))
             .stable_after(Duration::from_secs(5));
         if let Some(directory) = &self.directory {
             builder = builder.journal(Journal::open(directory.join("agent.journal"))?.inline());
@@ -136,6 +136,11 @@ impl Sailor {
     /// Has its life ended?
     pub(crate) fn is_gone(&self) -> bool {
         self.life.as_ref().is_none_or(|life| life.task.is_finished())
+    }
+
+    /// Was it asked to stop?
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.shutdown.is_none())
     }
 
     /// The name of its present life.

@@ -46,12 +46,6 @@ impl Gate {
         }
     }
 
-    /// Lets go of the connections of machines that went silent, as a network does in the end.
-    pub(crate) fn forget_the_silent(&self) {
-        let silent = std::mem::take(&mut self.inside().silent);
-        drop(silent);
-    }
-
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

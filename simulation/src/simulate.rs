@@ -111,8 +111,19 @@ async fn calm(world: &mut World) -> anyhow::Result<()> {
     if world.present.is_none() {
         world.crown()?;
     }
+    world.undrain(|_| true).await?;
+    for sailor in &world.crew {
+        sailor.plan.set(Faults::none());
+    }
+    // Those that were told to drain leave first.
+    sleep(Duration::from_secs(1)).await;
     for number in 0..world.crew.len() {
-        world.crew[number].plan.set(Faults::none());
+        if world.crew[number].handle().is_some_and(|handle| handle.status().is_draining) {
+            world.crew[number].stop();
+        }
+        while world.crew[number].is_stopping() && !world.crew[number].is_gone() {
+            sleep(Duration::from_millis(100)).await;
+        }
         world.start_agent(number)?;
     }
     Ok(())

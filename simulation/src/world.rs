@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mamos_core::auth::Secret;
-use mamos_core::clock::{SimulatedClock, Timestamp};
+use mamos_core::clock::{Clock, SimulatedClock, Timestamp};
+use mamos_core::store::PageRequest;
 use mamos_core::{Orchestrator, Result, Store};
 use mamos_store::MemoryStore;
 use mamos_store::broken::{Broken, Flaw};
@@ -158,6 +159,18 @@ impl World {
         let is_over = reign.retire().await;
         self.gate.close(false);
         is_over
+    }
+
+    /// Lets agents take work again, by their names.
+    pub(crate) async fn undrain(&self, is_meant: impl Fn(&str) -> bool) -> Result<()> {
+        for mut agent in self.honest.agents(PageRequest::first(1000)).await?.items {
+            if agent.is_draining && is_meant(&agent.profile.name) {
+                let revision = agent.revision;
+                agent.is_draining = false;
+                self.honest.update_agent(agent, revision, self.clock.now()).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn start_agent(&mut self, number: usize) -> Result<()> {
