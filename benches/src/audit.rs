@@ -1,0 +1,69 @@
+//! Reads the store after a measure: what reached its end, and how often.
+
+use std::collections::HashSet;
+
+use mamos_core::store::{JobFilter, PageRequest};
+use mamos_core::{JobId, JobState, Orchestrator};
+
+use crate::agents::Tally;
+use crate::figures::Findings;
+
+/// Counts what the store has of these jobs, and adds what is wrong to the findings.
+///
+/// `tally` is what the agents saw, if the jobs were to be run.
+pub(crate) async fn check(
+    orchestrator: &Orchestrator,
+    ids: &[JobId],
+    tally: Option<&Tally>,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let wanted = if tally.is_some() { JobState::Succeeded } else { JobState::Ready };
+    let mut missing: HashSet<JobId> = ids.iter().copied().collect();
+    let mut page = PageRequest::first(1000);
+    let mut duplicated = 0;
+    loop {
+        let found = orchestrator.jobs(JobFilter::default(), page).await?;
+        for job in &found.items {
+            // A job that nobody stored, one that is listed twice, or one that was claimed again.
+            let is_known = missing.contains(&job.spec.id);
+            let is_over = job.epoch.number() > u64::from(tally.is_some());
+            duplicated += u64::from(!is_known || is_over);
+            if job.state == wanted {
+                missing.remove(&job.spec.id);
+            }
+        }
+        let Some(next) = found.next else { break };
+        page = PageRequest { limit: 1000, after: Some(next) };
+    }
+    findings.lost += missing.len() as u64;
+    findings.duplicated += duplicated;
+    // What the store counts itself has to agree with the jobs one by one.
+    let counted = in_state(orchestrator, wanted).await?;
+    let accepted = ids.len() as u64;
+    if missing.is_empty() && duplicated == 0 {
+        compare(counted, accepted, tally, findings);
+    }
+    Ok(())
+}
+
+/// The same by counting alone, for backlogs that are too long to be read.
+pub(crate) async fn count(
+    orchestrator: &Orchestrator,
+    accepted: u64,
+    tally: &Tally,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let counted = in_state(orchestrator, JobState::Succeeded).await?;
+    compare(counted, accepted, Some(tally), findings);
+    Ok(())
+}
+
+fn compare(counted: u64, accepted: u64, tally: Option<&Tally>, findings: &mut Findings) {
+    let again = tally.map_or(0, |tally| tally.dispatched().saturating_sub(accepted).max(tally.exceptions()));
+    findings.lost += accepted.saturating_sub(counted);
+    findings.duplicated += counted.saturating_sub(accepted).max(again);
+}
+
+async fn in_state(orchestrator: &Orchestrator, state: JobState) -> anyhow::Result<u64> {
+    Ok(orchestrator.queues().await?.iter().map(|queue| queue.count(state)).sum())
+}

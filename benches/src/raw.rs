@@ -1,0 +1,4 @@
+//! The baselines: the least code that does the same on the same store.
+
+pub(crate) mod memory;
+pub(crate) mod sqlite;
