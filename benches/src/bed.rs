@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use mamos_core::{Orchestrator, Store};
-use mamos_store::MemoryStore;
+use mamos_store::{MemoryStore, SqliteSettings, SqliteStore};
 use mamos_transport::memory::{MemoryConnector, pair};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::settings::{Settings, StoreKind};
+use crate::settings::{Durability, Settings, StoreKind};
 
 /// What a measure runs on.
 pub(crate) struct Bed {
@@ -58,7 +58,16 @@ pub(crate) async fn describe(settings: &Settings) -> anyhow::Result<String> {
 async fn open(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Option<TempDir>)> {
     match settings.store {
         StoreKind::Memory => Ok((Arc::new(MemoryStore::new()), None)),
-        StoreKind::Sqlite => anyhow::bail!("not built with the SQLite store"),
+        StoreKind::Sqlite => {
+            let directory = directory(settings)?;
+            let durability = match settings.durability {
+                Durability::Full => mamos_store::Durability::Full,
+                Durability::Normal => mamos_store::Durability::Normal,
+                Durability::Off => mamos_store::Durability::Off,
+            };
+            let wanted = SqliteSettings::new(directory.path().join("mamos.db")).durability(durability);
+            Ok((Arc::new(SqliteStore::open(wanted).await?), Some(directory)))
+        }
     }
 }
 

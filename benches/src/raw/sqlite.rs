@@ -69,7 +69,11 @@ impl Database {
             .filename(&path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(synchronous);
+            .synchronous(synchronous)
+            // As the store of MAMOS has them: a baseline with worse settings would flatter it.
+            .pragma("cache_size", "-65536")
+            .pragma("wal_autocheckpoint", "4096")
+            .row_buffer_size(1024);
         let mut connection = SqliteConnection::connect_with(&options)
             .await
             .with_context(|| format!("no database can be made at {}; is the disk full?", path.display()))?;
