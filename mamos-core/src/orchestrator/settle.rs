@@ -45,19 +45,23 @@ pub(crate) async fn run(engine: Arc<Engine>, mut requests: mpsc::Receiver<Reques
     }
 }
 
-async fn write(engine: &Engine, batch: Vec<Request>) {
-    let writes: Vec<RunWrite> = batch.iter().flat_map(|request| request.writes.iter().cloned()).collect();
-    let Some(answers) = insist(engine, writes).await else { return };
+async fn write(engine: &Engine, mut batch: Vec<Request>) {
+    let counts: Vec<usize> = batch.iter().map(|request| request.writes.len()).collect();
+    let writes: Vec<RunWrite> = match &mut batch[..] {
+        [only] => std::mem::take(&mut only.writes),
+        batch => batch.iter_mut().flat_map(|request| request.writes.drain(..)).collect(),
+    };
+    let Some(answers) = insist(engine, &writes).await else { return };
     let now = engine.now();
     let watched = engine.events.is_watched();
-    let mut answers = answers.into_iter();
+    let mut answers = writes.iter().zip(answers);
     let mut has_room = false;
-    for request in batch {
+    for (request, count) in batch.into_iter().zip(counts) {
         let mut exceptions = Vec::new();
         let mut events = Vec::new();
         {
             let mut registry = engine.registry();
-            for (write, reported) in request.writes.iter().zip(answers.by_ref()) {
+            for (write, reported) in answers.by_ref().take(count) {
                 if reported.verdict != Verdict::Applied {
                     exceptions.push((write.run, reported.verdict));
                 }
@@ -94,10 +98,10 @@ async fn write(engine: &Engine, batch: Vec<Request>) {
 
 /// Writes until the store answers: nothing that an agent reported is given up, and writing it again is
 /// harmless. `None` if the orchestrator stops first; the agents then report again to the next one.
-async fn insist(engine: &Engine, writes: Vec<RunWrite>) -> Option<Vec<Reported>> {
+async fn insist(engine: &Engine, writes: &[RunWrite]) -> Option<Vec<Reported>> {
     let mut failures = 0;
     loop {
-        match engine.store.report(writes.clone(), engine.now()).await {
+        match engine.store.report(writes.to_vec(), engine.now()).await {
             Ok(answers) if answers.len() == writes.len() => return Some(answers),
             Ok(answers) => {
                 let (given, asked) = (answers.len(), writes.len());
