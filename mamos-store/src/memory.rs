@@ -111,7 +111,9 @@ impl JobStore for MemoryStore {
 
     async fn report(&self, writes: Vec<RunWrite>, now: Timestamp) -> Result<Vec<Reported>> {
         let mut state = self.state();
-        Ok(writes.into_iter().map(|write| state.report(write, now)).collect())
+        // All look-ups first: with many jobs each waits for main memory, and this way they wait together.
+        let slots: Vec<_> = writes.iter().map(|write| state.jobs.slot(write.run.job)).collect();
+        Ok(slots.into_iter().zip(writes).map(|(slot, write)| state.report(slot, write, now)).collect())
     }
 
     async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept> {

@@ -65,8 +65,9 @@ impl State {
         Some(job.claimed())
     }
 
-    pub(super) fn report(&mut self, write: RunWrite, now: Timestamp) -> Reported {
-        let Some(slot) = self.jobs.slot(write.run.job) else {
+    /// Writes a report about the job in that slot, which is the one that the report names.
+    pub(super) fn report(&mut self, slot: Option<Slot>, write: RunWrite, now: Timestamp) -> Reported {
+        let Some(slot) = slot else {
             return Reported { verdict: Verdict::Missing, state: None, run_at: None };
         };
         let job = self.jobs.get_mut(slot);
