@@ -92,6 +92,7 @@ impl Crew {
                 arrivals: arrivals.clone(),
                 next_report: 1,
                 recorded_through: 0,
+                is_welcome: false,
             };
             tasks.spawn(agent.serve(stopped.clone()));
         }
@@ -145,6 +146,7 @@ struct Nothing {
     arrivals: Option<mpsc::UnboundedSender<Instant>>,
     next_report: u64,
     recorded_through: u64,
+    is_welcome: bool,
 }
 
 impl Nothing {
@@ -155,7 +157,8 @@ impl Nothing {
                 biased;
                 messages = self.link.receive() => messages?,
                 _ = heartbeat.tick() => {
-                    if self.recorded_through > 0 {
+                    // A stranger may not say anything but hello.
+                    if self.is_welcome {
                         self.link.send(vec![FromAgent::Heartbeat { load: None }]).await?;
                     }
                     continue;
@@ -179,6 +182,7 @@ impl Nothing {
                     ToAgent::Kill { runs } => {
                         self.tally.exceptions.fetch_add(runs.len() as u64, Ordering::AcqRel);
                     }
+                    ToAgent::Welcome(_) => self.is_welcome = true,
                     _ => {}
                 }
             }
