@@ -4,14 +4,15 @@
 //! which they are due. So nothing has to run in the background.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mamos_core::transport::{Connection, Frame};
 use mamos_core::{Error, ErrorKind, Result};
-use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::plan::{FaultPlan, Side, lock};
 
@@ -27,9 +28,9 @@ pub(super) struct FaultyConnection {
     plan: FaultPlan,
     sending: Mutex<fastrand::Rng>,
     arriving: Mutex<Arriving>,
-    cuts: watch::Receiver<u64>,
-    cuts_at_start: u64,
-    is_cut: watch::Sender<bool>,
+    /// Fires when this connection is cut, alone or with all others.
+    cut: CancellationToken,
+    is_cut_counted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -51,35 +52,21 @@ impl FaultyConnection {
             last_due: Instant::now(),
             has_ended: false,
         };
-        let cuts = plan.cuts();
-        let cuts_at_start = *cuts.borrow();
+        let cut = plan.cut();
         Self {
             inner,
             side,
             plan,
             sending: Mutex::new(random),
             arriving: Mutex::new(arriving),
-            cuts,
-            cuts_at_start,
-            is_cut: watch::Sender::new(false),
-        }
-    }
-
-    /// Waits until the connection is cut.
-    async fn cut(&self) {
-        let (mut all, mut this) = (self.cuts.clone(), self.is_cut.subscribe());
-        let cut = tokio::select! {
-            cut = all.wait_for(|cuts| *cuts != self.cuts_at_start) => cut.is_ok(),
-            cut = this.wait_for(|is_cut| *is_cut) => cut.is_ok(),
-        };
-        if !cut {
-            // The plan lives as long as this does, so its channel cannot end before.
-            std::future::pending::<()>().await;
+            cut,
+            is_cut_counted: AtomicBool::new(false),
         }
     }
 
     async fn cut_off(&self) -> Error {
-        if !self.is_cut.send_replace(true) {
+        self.cut.cancel();
+        if !self.is_cut_counted.swap(true, Ordering::Relaxed) {
             self.plan.count(|counts| counts.cut += 1);
         }
         self.inner.close().await;
@@ -152,7 +139,7 @@ impl Connection for FaultyConnection {
             }
             Fate::Sent => tokio::select! {
                 biased;
-                () = self.cut() => Err(self.cut_off().await),
+                () = self.cut.cancelled() => Err(self.cut_off().await),
                 sent = self.inner.send(frame) => sent,
             },
         }
@@ -173,7 +160,7 @@ impl Connection for FaultyConnection {
             }
             tokio::select! {
                 biased;
-                () = self.cut() => return Err(self.cut_off().await),
+                () = self.cut.cancelled() => return Err(self.cut_off().await),
                 received = self.inner.receive(), if !is_full && !has_ended => match received? {
                     Some(frame) => self.arrived(frame),
                     None => lock(&self.arriving).has_ended = true,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// What may go wrong. Chances are from 0 (never) to 1 (always) and hold for each frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,7 +95,8 @@ struct Shared {
     connections: AtomicU64,
     faults: Mutex<Faults>,
     counts: Mutex<FaultCounts>,
-    cuts: watch::Sender<u64>,
+    /// Fires when all connections of now are cut; then another takes its place.
+    cut: Mutex<CancellationToken>,
 }
 
 impl FaultPlan {
@@ -106,7 +107,7 @@ impl FaultPlan {
             connections: AtomicU64::new(0),
             faults: Mutex::default(),
             counts: Mutex::default(),
-            cuts: watch::Sender::new(0),
+            cut: Mutex::default(),
         }))
     }
 
@@ -127,7 +128,8 @@ impl FaultPlan {
 
     /// Cuts every connection that exists.
     pub fn cut_all(&self) {
-        self.0.cuts.send_modify(|cuts| *cuts += 1);
+        let cut = std::mem::take(&mut *lock(&self.0.cut));
+        cut.cancel();
     }
 
     pub(super) fn count(&self, add: impl FnOnce(&mut FaultCounts)) {
@@ -140,8 +142,9 @@ impl FaultPlan {
         fastrand::Rng::with_seed(self.0.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    pub(super) fn cuts(&self) -> watch::Receiver<u64> {
-        self.0.cuts.subscribe()
+    /// Fires when a connection that begins now is cut.
+    pub(super) fn cut(&self) -> CancellationToken {
+        lock(&self.0.cut).child_token()
     }
 }
 
