@@ -286,9 +286,24 @@ async fn a_superseded_agent_stops_everything_and_says_why() {
     let (mut peer, _) = agent.orchestrator.welcome().await;
     peer.dispatch(&[(1, "stubborn")]).await;
     peer.report().await;
+    peer.record().await;
+    // After a lease, nothing of an earlier life can be on its way any more.
+    let welcomed = tokio::time::Instant::now();
+    while welcomed.elapsed() < Duration::from_secs(30) {
+        assert_eq!(peer.message().await, FromAgent::Heartbeat { load: None });
+    }
     peer.say(vec![ToAgent::Superseded]).await;
     assert_eq!(agent.ended.await.unwrap().unwrap_err().kind(), ErrorKind::Stale);
     agent.actor.until_running(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_hello_of_an_earlier_life_does_not_end_a_young_agent() {
+    let mut agent = start(1, plain);
+    let (mut peer, _) = agent.orchestrator.welcome().await;
+    peer.say(vec![ToAgent::Superseded]).await;
+    let (mut peer, _) = agent.orchestrator.welcome().await;
+    assert_eq!(peer.message().await, FromAgent::Heartbeat { load: None });
 }
 
 #[tokio::test(start_paused = true)]

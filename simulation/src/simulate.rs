@@ -165,7 +165,16 @@ async fn rest(world: &mut World, by: Instant, stuck: &mut Vec<String>) -> anyhow
             stuck.push(format!("agent {number} does not come to rest: {:?}", handle.status()));
         }
     }
+    // What an agent thinks is not enough: it may talk to a machine that is gone.
+    let by = Instant::now() + Duration::from_secs(180);
+    while orchestrator.live_agents().len() < world.crew.len() && Instant::now() < by {
+        sleep(Duration::from_millis(500)).await;
+    }
     let live = orchestrator.live_agents();
+    if live.len() < world.crew.len() {
+        let names: Vec<&str> = live.iter().map(|agent| agent.name.as_str()).collect();
+        stuck.push(format!("of {} agents only these are connected: {names:?}", world.crew.len()));
+    }
     for agent in live.iter().filter(|agent| agent.held > 0) {
         // Acknowledged by then, but the last report may just be on its way.
         sleep(Duration::from_secs(1)).await;

@@ -1,7 +1,7 @@
 //! The loop around the ledger: waits for something to happen, tells the ledger, carries out the effects,
 //! sends what there is to say.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -51,6 +51,9 @@ pub(super) struct Driver {
     agent: Option<AgentId>,
     slots: u32,
     lease_ttl: Duration,
+    /// A `Hello` of this process was not answered, and may arrive after a later one.
+    has_unanswered_hello: bool,
+    first_welcomed_at: Option<Instant>,
     /// Since when there is no link, if there was one, until the policy was carried out.
     cut_at: Option<Instant>,
     stop: Option<Stop>,
@@ -81,7 +84,7 @@ struct Up {
 
 /// Attempts that were spawned and are not gone. Dropping it aborts them.
 #[derive(Default)]
-struct Attempts(HashMap<RunRef, (AbortHandle, Cancellation)>);
+struct Attempts(BTreeMap<RunRef, (AbortHandle, Cancellation)>);
 
 impl Drop for Attempts {
     fn drop(&mut self) {
@@ -169,6 +172,8 @@ impl Driver {
             agent: None,
             slots: 0,
             lease_ttl: INTERVALS.1,
+            has_unanswered_hello: false,
+            first_welcomed_at: None,
             cut_at: None,
             stop: None,
             sampling: None,
@@ -242,6 +247,10 @@ impl Driver {
             Event::Connect => self.connect(),
             Event::Opened(Ok(opened)) => return self.opened(opened, now),
             Event::Opened(Err(Failed::ForNow(error))) => self.wait_to_connect(&error, now),
+            Event::Opened(Err(Failed::Unanswered(error))) => {
+                self.has_unanswered_hello = true;
+                self.wait_to_connect(&error, now);
+            }
             Event::Opened(Err(Failed::ForGood(error))) => return Err(error),
             Event::Sent(Ok(())) => {}
             Event::Sent(Err(error)) => {
@@ -423,6 +432,7 @@ impl Driver {
             self.writer.push(Record::Session(welcome.session), false);
         }
         self.agent = Some(welcome.agent);
+        self.first_welcomed_at.get_or_insert(now);
         self.lease_ttl = welcome.lease_ttl.clamp(INTERVALS.0, INTERVALS.1);
         self.cut_at = None;
         let heartbeat_every = welcome.heartbeat_every.clamp(INTERVALS.0, INTERVALS.1);
@@ -460,6 +470,12 @@ impl Driver {
                     }
                     break;
                 }
+                ToAgent::Superseded if self.may_have_superseded_itself(now) => {
+                    self.has_unanswered_hello = false;
+                    let message = "an earlier hello of this agent arrived late";
+                    self.cut(&Error::new(ErrorKind::Unavailable, "agent.run", message), now);
+                    break;
+                }
                 message => match self.ledger.receive(message, now, &mut effects) {
                     Ok(Turn::GoOn) => {}
                     Ok(Turn::Superseded) => {
@@ -491,6 +507,13 @@ impl Driver {
                 up.control.push(FromAgent::Slots { total: 0 });
             }
         }
+    }
+
+    /// A `Hello` that arrives late, of this process or of one before it that died, supersedes the link of
+    /// this process. Nobody is at the other end of that link, so there is nothing to give way to.
+    fn may_have_superseded_itself(&self, now: Instant) -> bool {
+        let is_young = |since: Instant| now.duration_since(since) < self.lease_ttl;
+        self.has_unanswered_hello || self.first_welcomed_at.is_some_and(is_young)
     }
 
     /// The link is of no use any more.

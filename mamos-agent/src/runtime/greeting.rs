@@ -24,8 +24,10 @@ pub(super) struct Opened {
 
 /// Why there is no link.
 pub(super) enum Failed {
-    /// It may work later.
+    /// It may work later. The orchestrator has not seen the `Hello`.
     ForNow(Error),
+    /// It may work later. The `Hello` may still be on its way.
+    Unanswered(Error),
     /// It will not.
     ForGood(Error),
 }
@@ -42,7 +44,7 @@ pub(super) async fn open(
     let greeted = tokio::time::timeout(limit, greet(&*connector, hello)).await;
     let mut opened = greeted.unwrap_or_else(|_| {
         let message = format!("{} did not answer within {limit:?}", connector.describe());
-        Err(Failed::ForNow(Error::new(ErrorKind::Unavailable, "agent.connect", message)))
+        Err(Failed::Unanswered(Error::new(ErrorKind::Unavailable, "agent.connect", message)))
     })?;
     opened.identity = identity_after(shown, &opened.welcome);
     if let (Some(identity), Some(path)) = (opened.identity.clone(), identity_file) {
@@ -70,13 +72,13 @@ async fn greet(connector: &dyn Connector, hello: Box<Hello>) -> Result<Opened, F
         _ => Failed::ForNow(error),
     })?;
     let link = Arc::new(OrchestratorLink::new(connection));
-    link.send(vec![FromAgent::Hello(hello)]).await.map_err(Failed::ForNow)?;
+    link.send(vec![FromAgent::Hello(hello)]).await.map_err(Failed::Unanswered)?;
     let mut messages = loop {
         let closed = || {
             let message = "the orchestrator closed the link before it answered";
-            Failed::ForNow(Error::new(ErrorKind::Closed, "agent.connect", message))
+            Failed::Unanswered(Error::new(ErrorKind::Closed, "agent.connect", message))
         };
-        let messages = link.receive().await.map_err(Failed::ForNow)?.ok_or_else(closed)?;
+        let messages = link.receive().await.map_err(Failed::Unanswered)?.ok_or_else(closed)?;
         if !messages.is_empty() {
             break messages.into_iter();
         }

@@ -4,7 +4,7 @@
 //! written to the journal), or done: only its last report is missing at the orchestrator. It is
 //! forgotten when that is on record. The loop around the ledger carries out the [`Effect`]s.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ pub(super) struct Ledger {
     rules: Rules,
     slots: usize,
     is_draining: bool,
-    runs: HashMap<RunRef, Run>,
+    runs: BTreeMap<RunRef, Run>,
     queue: VecDeque<Dispatched>,
     queued_bytes: usize,
     /// Attempts that hold a slot: starting, running, or told to stop but not gone.
@@ -117,7 +117,7 @@ impl Ledger {
             rules,
             slots: slots as usize,
             is_draining: false,
-            runs: HashMap::new(),
+            runs: BTreeMap::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
             busy: 0,
@@ -222,7 +222,7 @@ impl Ledger {
             ToAgent::Cancel { run, grace } => self.cancel(run, grace, effects),
             ToAgent::Kill { runs } => self.kill(runs.into_iter().collect(), effects),
             ToAgent::Retract { runs } => {
-                let runs: HashSet<RunRef> = runs.into_iter().collect();
+                let runs: BTreeSet<RunRef> = runs.into_iter().collect();
                 self.release_queued(|run| runs.contains(run));
             }
             ToAgent::Drain => self.drain(),
@@ -418,7 +418,7 @@ impl Ledger {
         }
     }
 
-    fn kill(&mut self, runs: HashSet<RunRef>, effects: &mut Vec<Effect>) {
+    fn kill(&mut self, runs: BTreeSet<RunRef>, effects: &mut Vec<Effect>) {
         if runs.is_empty() {
             return;
         }

@@ -1,6 +1,6 @@
 //! What attempts say, on its way to the loop, which takes all of it at once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ pub(super) struct Mailbox {
 #[derive(Debug, Default)]
 pub(super) struct Mail {
     pub(super) logs: Vec<LogPiece>,
-    pub(super) progress: HashMap<RunRef, Progress>,
+    pub(super) progress: BTreeMap<RunRef, Progress>,
     pub(super) ended: Vec<(RunRef, Option<Outcome>)>,
 }
 

@@ -1,6 +1,6 @@
 //! Reports that the orchestrator does not have on record yet, and their numbers on the current link.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use mamos_core::job::{Failure, Outcome, Progress};
 use mamos_core::lease::RunRef;
@@ -132,7 +132,7 @@ impl Outbox {
     }
 
     /// Drops every report about the runs. Gives the weight of their logs.
-    pub(super) fn forget(&mut self, runs: &HashSet<RunRef>) -> usize {
+    pub(super) fn forget(&mut self, runs: &BTreeSet<RunRef>) -> usize {
         let (mut freed, mut index, mut holes, sent) = (0, 0, 0, self.sent);
         self.entries.retain_mut(|entry| {
             let has_number = index < sent;

@@ -167,8 +167,8 @@ proptest! {
         let (mut active, mut waiting) = (Vec::<RunRef>::new(), Vec::<RunRef>::new());
         let (mut next, mut recorded) = (1u64, 0u64);
         let mut ends: BTreeMap<RunRef, RunEvent> = BTreeMap::new();
-        let mut killed: HashSet<RunRef> = HashSet::new();
-        let mut seen: HashSet<RunRef> = HashSet::new();
+        let mut killed: BTreeSet<RunRef> = BTreeSet::new();
+        let mut seen: BTreeSet<RunRef> = BTreeSet::new();
         for step in steps {
             let mut effects = Vec::new();
             match step {
