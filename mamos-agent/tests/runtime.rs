@@ -300,7 +300,7 @@ async fn a_superseded_agent_stops_everything_and_says_why() {
 #[tokio::test(start_paused = true)]
 async fn a_late_hello_of_an_earlier_life_does_not_end_a_young_agent() {
     let mut agent = start(1, plain);
-    let (mut peer, _) = agent.orchestrator.welcome().await;
+    let (peer, _) = agent.orchestrator.welcome().await;
     peer.say(vec![ToAgent::Superseded]).await;
     let (mut peer, _) = agent.orchestrator.welcome().await;
     assert_eq!(peer.message().await, FromAgent::Heartbeat { load: None });
@@ -566,4 +566,15 @@ async fn a_registered_agent_shows_its_own_secret_after_a_restart() {
     let mut restarted = start(1, registering);
     let (_, hello) = restarted.orchestrator.accept().await;
     assert_eq!(hello.credentials, Credentials::Agent { id: agent_id(), secret });
+}
+
+/// A link that no longer carries anything need not end by itself: nobody answers the heartbeat.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_went_silent_is_given_up_after_a_lease() {
+    let mut agent = start(1, plain);
+    let (_silent, _) = agent.orchestrator.welcome().await;
+    let begun = tokio::time::Instant::now();
+    let (_, hello) = within(120 * SECOND, agent.orchestrator.welcome()).await;
+    assert_eq!(hello.session, Some(session()));
+    assert!(begun.elapsed() >= 30 * SECOND, "not before a lease is over");
 }

@@ -17,6 +17,7 @@ use crate::id::{AgentId, AgentKind, JobKind};
 use crate::job::labels::Labels;
 use crate::job::{Counters, Outcome, Progress};
 use crate::lease::RunRef;
+use crate::protocol::MAX_LOG_PIECE_BYTES;
 
 /// The most kinds of job that one agent may offer.
 pub const MAX_KINDS: usize = 4096;
@@ -160,8 +161,9 @@ pub trait ReportSink: Send + Sync + fmt::Debug {
     /// Takes progress. Only the newest matters, so older progress may be dropped.
     fn progress(&self, run: RunRef, progress: Progress);
 
-    /// Takes a piece of the log that begins at byte `offset` of the run's log. Waits when the link is
-    /// slow, so that memory stays bounded.
+    /// Takes a piece of the log, of 1 byte to 64 KiB, that begins at byte `offset` of the run's log. Waits when the link is
+    /// slow, so that memory stays bounded; takes the piece at its last step, so that a call that is
+    /// dropped has not taken it.
     async fn log(&self, run: RunRef, stream: LogStream, offset: u64, bytes: Bytes);
 }
 
@@ -184,13 +186,17 @@ impl Reporter {
         self.sink.progress(self.run, progress);
     }
 
-    /// Appends to the run's log. Waits when the link is slow.
-    pub async fn log(&self, stream: LogStream, bytes: Bytes) {
-        // Held while the sink takes the piece, so that offsets reach it in order.
+    /// Appends to the run's log. Waits when the link is slow. Safe to drop: a first part of the bytes may
+    /// have been taken then, and the log goes on after it without a gap.
+    pub async fn log(&self, stream: LogStream, mut bytes: Bytes) {
+        // Held while the sink takes the pieces, so that offsets reach it in order.
         let mut offset = self.offset.lock().await;
-        let at = *offset;
-        *offset += bytes.len() as u64;
-        self.sink.log(self.run, stream, at, bytes).await;
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(MAX_LOG_PIECE_BYTES));
+            let end = *offset + piece.len() as u64;
+            self.sink.log(self.run, stream, *offset, piece).await;
+            *offset = end;
+        }
     }
 }
 
@@ -261,6 +267,36 @@ mod tests {
         cancellation.cancel(Duration::from_secs(1));
         cancellation.cancel(Duration::from_secs(9));
         assert_eq!(cancellation.cancelled().await, Duration::from_secs(1));
+    }
+
+    /// Takes pieces while it has permits.
+    #[derive(Debug)]
+    struct Slow {
+        permits: tokio::sync::Semaphore,
+        taken: std::sync::Mutex<Vec<(u64, usize)>>,
+    }
+
+    #[async_trait]
+    impl ReportSink for Slow {
+        fn progress(&self, _: RunRef, _: Progress) {}
+
+        async fn log(&self, _: RunRef, _: LogStream, offset: u64, bytes: Bytes) {
+            self.permits.acquire().await.unwrap().forget();
+            self.taken.lock().unwrap().push((offset, bytes.len()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_was_dropped_half_way_goes_on_without_a_gap() {
+        let sink = Arc::new(Slow { permits: tokio::sync::Semaphore::new(1), taken: Default::default() });
+        let run = RunRef { job: crate::id::JobId::from_key("a"), epoch: crate::lease::Epoch::from_number(1) };
+        let reporter = Reporter::new(run, Arc::clone(&sink) as Arc<dyn ReportSink>);
+        let long = Bytes::from(vec![0; MAX_LOG_PIECE_BYTES + 10]);
+        let cut = tokio::time::timeout(Duration::from_secs(1), reporter.log(LogStream::Stdout, long)).await;
+        assert!(cut.is_err(), "the second piece had to wait");
+        sink.permits.add_permits(1);
+        reporter.log(LogStream::Stdout, Bytes::from_static(b"end")).await;
+        assert_eq!(*sink.taken.lock().unwrap(), [(0, MAX_LOG_PIECE_BYTES), (MAX_LOG_PIECE_BYTES as u64, 3)]);
     }
 
     #[test]

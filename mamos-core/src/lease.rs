@@ -106,6 +106,8 @@ pub enum Verdict {
     Applied,
     /// It is on record, and someone asked to cancel the job: stop the run and settle it.
     CancelRequested,
+    /// A piece of a log begins after the end of what is stored. It was not written, and the run goes on.
+    Gap,
     /// The run, session or link is no longer current. Nothing was changed; stop the run.
     Stale,
     /// There is no such job or session. Nothing was changed; stop the run.
@@ -116,6 +118,11 @@ impl Verdict {
     /// Was the write put on record?
     pub fn is_applied(self) -> bool {
         matches!(self, Self::Applied | Self::CancelRequested)
+    }
+
+    /// Has whoever wrote lost the run or the session? Then it must stop.
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Stale | Self::Missing)
     }
 }
 

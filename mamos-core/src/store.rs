@@ -64,8 +64,8 @@ pub trait JobStore: Send + Sync + 'static {
     /// history as [late](AttemptRecord::is_late) evidence, at most 16 for each job.
     ///
     /// A log piece is applied if it begins at or before the end of what is stored for the run; bytes
-    /// that are stored already are skipped. One that begins later is [`Verdict::Stale`]: a piece is
-    /// missing.
+    /// that are stored already are skipped. One that begins later is [`Verdict::Gap`]: a piece is missing,
+    /// and this one is not written.
     async fn report(&self, writes: Vec<RunWrite>, now: Timestamp) -> Result<Vec<Reported>>;
 
     /// Does what is due: promotes, rescues and buries, at most `limit` jobs of each, in one

@@ -46,7 +46,7 @@ the_kit_finds! {
     a_store_that_forgets_known_runs: ForgetsKnownRuns by a_resumed_session_gets_its_next_link;
     a_store_whose_tokens_admit_twice: TokensAdmitTwice
         by a_token_with_one_use_admits_one_of_many_at_once;
-    a_store_that_accepts_gaps_in_logs: AcceptsLogGaps by a_gap_in_a_log_is_stale;
+    a_store_that_accepts_gaps_in_logs: AcceptsLogGaps by a_gap_in_a_log_is_noticed;
     a_store_whose_lists_lose_a_job: ListsLoseJobs by jobs_are_listed_newest_first_each_once;
     a_store_that_sweeps_without_limit: IgnoresSweepLimit
         by a_sweep_keeps_to_its_limit_and_says_that_there_is_more;

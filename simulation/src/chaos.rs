@@ -198,7 +198,10 @@ async fn remedy_one(
                 if random_bool(&mut world.random, 0.5) {
                     reign.kill().await;
                 } else {
-                    anyhow::ensure!(reign.retire().await, "a former orchestrator did not stop within a minute");
+                    anyhow::ensure!(
+                        reign.retire().await,
+                        "a former orchestrator did not stop within a minute"
+                    );
                 }
             }
         }

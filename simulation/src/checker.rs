@@ -265,9 +265,10 @@ mod tests {
                 }),
                 |v| matches!(v, Violation::StaleEffect(_)),
             ),
-            (Box::new(|h| h.insert(11, Entry::TakenBack { run: run("a", 2), state: JobState::Ready })), |v| {
-                matches!(v, Violation::FinalStateChanged(..))
-            }),
+            (
+                Box::new(|h| h.insert(11, Entry::TakenBack { run: run("a", 2), state: JobState::Ready })),
+                |v| matches!(v, Violation::FinalStateChanged(..)),
+            ),
             (
                 Box::new(|h| h.insert(4, Entry::HandlerStarted { agent: "one".into(), run: run("b", 1) })),
                 |v| matches!(v, Violation::SlotsExceeded(..)),
@@ -281,10 +282,9 @@ mod tests {
                 |v| matches!(v, Violation::RanUnclaimed(_)),
             ),
             (Box::new(|h| drop(h.remove(8))), |v| matches!(v, Violation::SucceededUnrun(_))),
-            (
-                Box::new(|h| h.push(Entry::AgentGaveUp { agent: "one".into(), why: "bored".into() })),
-                |v| matches!(v, Violation::AgentGaveUp(..)),
-            ),
+            (Box::new(|h| h.push(Entry::AgentGaveUp { agent: "one".into(), why: "bored".into() })), |v| {
+                matches!(v, Violation::AgentGaveUp(..))
+            }),
             (Box::new(|h| h.push(Entry::Printed { run: run("a", 2), is_true: false })), |v| {
                 matches!(v, Violation::WrongLog(_))
             }),

@@ -50,7 +50,8 @@ impl Sailor {
     ) -> Result<Self> {
         let mut profile = AgentProfile::new(AgentKind::new("sim")?, format!("agent-{number}"));
         // The first two can do everything between them, so that no job waits for an agent that cannot come.
-        let rare = if number < 2 || random.bool() { &["sim.common", "sim.rare"][..] } else { &["sim.common"] };
+        let rare =
+            if number < 2 || random.bool() { &["sim.common", "sim.rare"][..] } else { &["sim.common"] };
         for kind in rare.iter().chain(&["sim.bulky"]) {
             profile.kinds.push(kind.parse()?);
         }
@@ -58,7 +59,8 @@ impl Sailor {
         profile.labels = Labels::new([("zone", zone)])?;
         profile.slots = random.u32(1..=4);
         let plan = FaultPlan::new(random.u64(..));
-        let writing = *random.choice(&[Writing::Binary, Writing::Text, Writing::Alternating]).unwrap_or(&Writing::Text);
+        let writing =
+            *random.choice(&[Writing::Binary, Writing::Text, Writing::Alternating]).unwrap_or(&Writing::Text);
         let road = Road { gate: gate.clone(), plan: plan.clone(), writing };
         let when_cut_off = if random.u8(..4) == 0 { WhenCutOff::Stop } else { WhenCutOff::KeepRunning };
         let has_journal = random.u8(..3) > 0;

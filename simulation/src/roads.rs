@@ -86,7 +86,8 @@ impl Connector for Road {
             return Err(nobody());
         }
         let (ours, theirs) = memory::connected(CAPACITY);
-        let end = |inner, side| encoded::connection(faulty::connection(inner, side, &self.plan), self.writing);
+        let end =
+            |inner, side| encoded::connection(faulty::connection(inner, side, &self.plan), self.writing);
         let (ours, theirs) = (end(ours, Side::Agent), end(theirs, Side::Orchestrator));
         let mut inside = self.gate.inside();
         let door = inside.door.as_ref().ok_or_else(nobody)?;

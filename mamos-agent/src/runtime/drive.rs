@@ -80,6 +80,8 @@ struct Up {
     since: Instant,
     /// Since when the orchestrator owes an answer.
     owed_since: Option<Instant>,
+    /// A heartbeat is answered: silence after one is a dead link, which no transport need notice.
+    is_beat_unanswered: bool,
 }
 
 /// Attempts that were spawned and are not gone. Dropping it aborts them.
@@ -264,6 +266,7 @@ impl Driver {
             Event::Received(Ok(Some(messages))) => {
                 if let LinkPhase::Up(up) = &mut self.phase {
                     up.owed_since = None;
+                    up.is_beat_unanswered = false;
                 }
                 return self.received(messages, now);
             }
@@ -330,6 +333,7 @@ impl Driver {
             }
             if messages.is_empty() && up.beat_at <= now {
                 messages.push(FromAgent::Heartbeat { load: None });
+                up.is_beat_unanswered = true;
             }
             if !messages.is_empty() {
                 up.beat_at = now + self.backoff.spread(up.heartbeat_every);
@@ -344,10 +348,10 @@ impl Driver {
             up.load_at = later(now, up.heartbeat_every.saturating_mul(self.setup.load_every));
             self.sampling = Some(tokio::task::spawn_blocking(move || source.sample()));
         }
-        if up.sending.is_none() && !self.ledger.is_unanswered() {
+        if up.sending.is_none() && !self.ledger.is_unanswered() && !up.is_beat_unanswered {
             up.owed_since = None;
         } else if now.duration_since(*up.owed_since.get_or_insert(now)) >= self.lease_ttl {
-            let message = "the orchestrator took or recorded nothing for a whole lease";
+            let message = "the orchestrator answered nothing for a whole lease";
             self.cut(&Error::new(ErrorKind::Unavailable, "link.send", message), now);
         }
     }
@@ -446,6 +450,7 @@ impl Driver {
             load_at: now,
             since: now,
             owed_since: None,
+            is_beat_unanswered: false,
         }));
         self.ledger.linked();
         let mut effects = Vec::new();

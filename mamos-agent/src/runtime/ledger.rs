@@ -211,7 +211,7 @@ impl Ledger {
                 for report in self.outbox.recorded(through)? {
                     self.recorded(report, effects);
                 }
-                let lost = exceptions.iter().filter(|(_, verdict)| !verdict.is_applied());
+                let lost = exceptions.iter().filter(|(_, verdict)| verdict.is_lost());
                 self.kill(lost.map(|(run, _)| *run).collect(), effects);
                 for (run, verdict) in exceptions {
                     if verdict == Verdict::CancelRequested {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use mamos_core::agent::{LogStream, ReportSink};
 use mamos_core::job::{Outcome, Progress};
 use mamos_core::lease::RunRef;
-use mamos_core::protocol::MAX_LOG_PIECE_BYTES;
 use tokio::sync::{Notify, Semaphore};
 
 use super::outbox::weight_of;
@@ -76,19 +75,14 @@ impl ReportSink for Mailbox {
         self.arrived.notify_one();
     }
 
-    async fn log(&self, run: RunRef, stream: LogStream, mut offset: u64, mut bytes: Bytes) {
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(MAX_LOG_PIECE_BYTES));
-            let length = piece.len() as u64;
-            let Ok(permit) = self.log_budget.acquire_many(weight_of(piece.len()) as u32).await else {
-                return;
-            };
-            // Given back when the piece is on record.
-            permit.forget();
-            self.lock().logs.push(LogPiece { run, stream, offset, bytes: piece });
-            self.arrived.notify_one();
-            offset += length;
-        }
+    async fn log(&self, run: RunRef, stream: LogStream, offset: u64, bytes: Bytes) {
+        let Ok(permit) = self.log_budget.acquire_many(weight_of(bytes.len()) as u32).await else {
+            return;
+        };
+        // Given back when the piece is on record.
+        permit.forget();
+        self.lock().logs.push(LogPiece { run, stream, offset, bytes });
+        self.arrived.notify_one();
     }
 }
 
@@ -102,15 +96,16 @@ mod tests {
 
     #[test]
     fn logs_wait_when_the_budget_is_used_up_and_go_on_when_it_is_freed() {
-        let mailbox = Mailbox::new(MAX_LOG_PIECE_BYTES);
+        let mailbox = Mailbox::new(64 * 1024);
         let run = RunRef { job: JobId::from_key("a"), epoch: Epoch::from_number(1) };
-        let text = Bytes::from(vec![b'x'; MAX_LOG_PIECE_BYTES + 10]);
-        let mut log = mailbox.log(run, LogStream::Stdout, 5, text);
+        let piece = |length| Bytes::from(vec![b'x'; length]);
+        assert!(mailbox.log(run, LogStream::Stdout, 0, piece(64 * 1024)).now_or_never().is_some());
+        let mut log = mailbox.log(run, LogStream::Stdout, 64 * 1024, piece(10));
         assert!((&mut log).now_or_never().is_none());
         assert_eq!(mailbox.take().logs.len(), 1);
-        mailbox.free_log(MAX_LOG_PIECE_BYTES);
+        mailbox.free_log(64 * 1024);
         assert!((&mut log).now_or_never().is_some());
         let rest = &mailbox.take().logs[0];
-        assert_eq!((rest.offset, rest.bytes.len()), (5 + MAX_LOG_PIECE_BYTES as u64, 10));
+        assert_eq!((rest.offset, rest.bytes.len()), (64 * 1024, 10));
     }
 }

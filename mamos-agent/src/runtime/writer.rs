@@ -56,11 +56,8 @@ impl Writer {
             let result = journal.append(records, durably);
             (journal, result)
         };
-        let writing = if is_inline {
-            tokio::spawn(async move { write() })
-        } else {
-            tokio::task::spawn_blocking(write)
-        };
+        let writing =
+            if is_inline { tokio::spawn(async move { write() }) } else { tokio::task::spawn_blocking(write) };
         self.writing = Some(writing);
         Vec::new()
     }

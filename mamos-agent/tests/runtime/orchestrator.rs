@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -82,7 +83,13 @@ impl Orchestrator {
     /// Waits for a link and its `Hello`, and does not answer yet.
     pub(crate) async fn accept(&mut self) -> (Peer, Hello) {
         let link = AgentLink::new(self.0.recv().await.unwrap());
-        let mut peer = Peer { link, messages: VecDeque::new(), reports: VecDeque::new(), next: 1 };
+        let mut peer = Peer {
+            link,
+            messages: VecDeque::new(),
+            reports: VecDeque::new(),
+            next: 1,
+            recorded: AtomicU64::new(0),
+        };
         match peer.message().await {
             FromAgent::Hello(hello) => (peer, *hello),
             other => panic!("{other:?}"),
@@ -102,6 +109,7 @@ pub(crate) struct Peer {
     messages: VecDeque<FromAgent>,
     reports: VecDeque<RunReport>,
     next: u64,
+    recorded: AtomicU64,
 }
 
 impl Peer {
@@ -121,6 +129,11 @@ impl Peer {
     pub(crate) async fn try_message(&mut self) -> Option<FromAgent> {
         while self.messages.is_empty() {
             self.messages.extend(self.link.receive().await.ok().flatten()?);
+            if self.messages.iter().any(|message| matches!(message, FromAgent::Heartbeat { .. })) {
+                let through = self.recorded.load(Ordering::SeqCst);
+                // As any orchestrator: a heartbeat is answered.
+                let _ = self.link.send(vec![ToAgent::Recorded { through, exceptions: Vec::new() }]).await;
+            }
         }
         self.messages.pop_front()
     }
@@ -169,6 +182,7 @@ impl Peer {
     }
 
     pub(crate) async fn record_with(&self, exceptions: Vec<(RunRef, Verdict)>) {
+        self.recorded.store(self.next - 1, Ordering::SeqCst);
         self.say(vec![ToAgent::Recorded { through: self.next - 1, exceptions }]).await;
     }
 }

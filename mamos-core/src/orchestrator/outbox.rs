@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::lease::{RunRef, Verdict};
 use crate::protocol::{Dispatched, ToAgent};
@@ -21,6 +22,7 @@ const MESSAGE_BYTES: usize = 1024 * 1024;
 pub(crate) struct Outbox {
     pending: Mutex<Pending>,
     wake: Notify,
+    closing: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ struct Pending {
     first: Vec<ToAgent>,
     dispatches: Vec<Dispatched>,
     recorded: Option<u64>,
+    last_recorded: u64,
     exceptions: Vec<(RunRef, Verdict)>,
     orders: Vec<ToAgent>,
     /// The last message has been queued: nothing follows it.
@@ -54,11 +57,21 @@ impl Outbox {
 
     /// Queues the acknowledgement of reports.
     pub(crate) fn recorded(&self, through: u64, exceptions: Vec<(RunRef, Verdict)>) {
+        let mut has_too_many = false;
         self.change(|pending| {
             pending.recorded = Some(through);
+            pending.last_recorded = through;
             pending.exceptions.extend(exceptions);
-            pending.is_closing |= pending.exceptions.len() > MAX_EXCEPTIONS;
+            has_too_many = pending.exceptions.len() > MAX_EXCEPTIONS;
         });
+        if has_too_many {
+            self.close(None);
+        }
+    }
+
+    /// Answers a heartbeat: says again what is on record, so that the agent knows that the link lives.
+    pub(crate) fn echo(&self) {
+        self.change(|pending| pending.recorded = Some(pending.last_recorded));
     }
 
     /// Asks the agent to stop a run.
@@ -74,11 +87,15 @@ impl Outbox {
     /// Queues a last message, if any, and ends the link after it.
     pub(crate) fn close(&self, last: Option<ToAgent>) {
         self.change(|pending| {
-            if !pending.is_closing {
-                pending.orders.extend(last);
-                pending.is_closing = true;
-            }
+            pending.orders.extend(last);
+            pending.is_closing = true;
         });
+        self.closing.cancel();
+    }
+
+    /// Waits until the link is to end.
+    pub(crate) async fn closed(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Waits for something to send, and takes all of it. Safe to drop and call again.
@@ -93,7 +110,12 @@ impl Outbox {
     }
 
     fn change(&self, change: impl FnOnce(&mut Pending)) {
-        change(&mut self.lock());
+        let mut pending = self.lock();
+        // Nothing follows the last message, however slowly the agent reads it.
+        if !pending.is_closing {
+            change(&mut pending);
+        }
+        drop(pending);
         self.wake.notify_one();
     }
 
@@ -105,7 +127,7 @@ impl Outbox {
 impl Pending {
     fn take(&mut self) -> Option<Batch> {
         let taken = std::mem::take(self);
-        self.is_closing = taken.is_closing;
+        (self.is_closing, self.last_recorded) = (taken.is_closing, taken.last_recorded);
         let mut messages = taken.first;
         if let Some(through) = taken.recorded {
             messages.push(ToAgent::Recorded { through, exceptions: taken.exceptions });
@@ -177,6 +199,27 @@ mod tests {
         assert_eq!(batch.frames.len(), 5);
         assert_eq!(batch.frames[4].last(), Some(&ToAgent::Drain));
         assert!(!batch.is_last);
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_is_answered_with_what_is_on_record() {
+        let outbox = Outbox::default();
+        outbox.recorded(7, Vec::new());
+        outbox.next().await;
+        outbox.echo();
+        let batch = outbox.next().await;
+        assert_eq!(batch.frames, [vec![ToAgent::Recorded { through: 7, exceptions: vec![] }]]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_causes_exceptions_and_reads_nothing_is_cut_off() {
+        let outbox = Outbox::default();
+        let stale = (dispatched(1, 0).run, Verdict::Stale);
+        for through in 0..1000 {
+            outbox.recorded(through, vec![stale; 1000]);
+        }
+        outbox.closed().await;
+        assert!(outbox.lock().exceptions.len() <= MAX_EXCEPTIONS + 1000);
     }
 
     #[tokio::test]

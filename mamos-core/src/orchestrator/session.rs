@@ -276,21 +276,22 @@ impl Session {
             biased;
             () = engine.stopping.cancelled() => End::Cut("the orchestrator stops".to_owned()),
             reason = self.write(link) => End::Cut(reason),
+            () = self.overdue_farewell() => End::Cut("it was ended from here, and read nothing any more".to_owned()),
             end = self.read(engine, link, inlets) => end,
         }
+    }
+
+    /// An agent that does not read its last message is not waited for.
+    async fn overdue_farewell(&self) {
+        self.outbox.closed().await;
+        tokio::time::sleep(FAREWELL_WITHIN).await;
     }
 
     async fn write(&self, link: &AgentLink) -> String {
         loop {
             let batch = self.outbox.next().await;
             for frame in batch.frames {
-                let sent = link.send(frame);
-                let sent = if batch.is_last {
-                    tokio::time::timeout(FAREWELL_WITHIN, sent).await.unwrap_or(Ok(()))
-                } else {
-                    sent.await
-                };
-                if let Err(error) = sent {
+                if let Err(error) = link.send(frame).await {
                     return error.to_string();
                 }
             }
@@ -375,6 +376,7 @@ impl Session {
                 Ok(false)
             }
             FromAgent::Heartbeat { load } => {
+                self.outbox.echo();
                 if let Some(load) = load {
                     engine.registry().change(self.session, |link| link.load = Some(load));
                 }

@@ -65,7 +65,7 @@ async fn write(engine: &Engine, mut batch: Vec<Request>) {
                 if reported.verdict != Verdict::Applied {
                     exceptions.push((write.run, reported.verdict));
                 }
-                if is_over(&write.report) || !reported.verdict.is_applied() {
+                if is_over(&write.report) || reported.verdict.is_lost() {
                     let lane = registry.ended(request.session.id, write.run);
                     has_room |= lane.is_some();
                     if let (Some(lane), Some(JobState::Ready)) = (lane, reported.state) {
@@ -129,12 +129,13 @@ fn is_over(report: &Report) -> bool {
 
 fn event(agent: &AgentId, write: &RunWrite, reported: &Reported) -> Option<What> {
     let (run, agent) = (write.run, agent.clone());
-    if !reported.verdict.is_applied() {
+    if reported.verdict.is_lost() {
         return Some(What::StaleWrite { run, agent });
     }
     Some(match &write.report {
         Report::Started => What::JobStarted { run, agent },
         Report::Progress(progress) => What::JobProgress { run, progress: progress.clone() },
+        Report::Log(_) if reported.verdict == Verdict::Gap => return None,
         Report::Log(piece) => What::JobLog { run, piece: piece.clone() },
         Report::Settle(_) => What::JobSettled { run, agent, state: reported.state? },
         Report::Release => What::JobRescued { run, state: reported.state? },

@@ -58,13 +58,13 @@ pub async fn a_log_keeps_streams_and_any_bytes(store: &Arc<dyn Store>) {
     assert_eq!(pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect::<Vec<_>>(), [0xff, 0xfe, 0xfd]);
 }
 
-pub async fn a_gap_in_a_log_is_stale(store: &Arc<dyn Store>) {
+pub async fn a_gap_in_a_log_is_noticed(store: &Arc<dyn Store>) {
     let session = session(store, 1).await;
     let run = running(store, session, job(1), at(0)).await;
-    assert_eq!(print(store, session, run, piece(1, "b")).await, Verdict::Stale);
+    assert_eq!(print(store, session, run, piece(1, "b")).await, Verdict::Gap);
     assert_eq!(print(store, session, run, piece(0, "ab")).await, Verdict::Applied);
-    assert_eq!(print(store, session, run, piece(3, "d")).await, Verdict::Stale);
-    assert_eq!(print(store, session, run, piece(u64::MAX, "z")).await, Verdict::Stale);
+    assert_eq!(print(store, session, run, piece(3, "d")).await, Verdict::Gap);
+    assert_eq!(print(store, session, run, piece(u64::MAX, "z")).await, Verdict::Gap);
     assert_eq!(read(store, run, 0, 100).await, "ab");
     assert_eq!(print(store, session, run, piece(2, "cd")).await, Verdict::Applied);
     assert_eq!(read(store, run, 0, 100).await, "abcd");

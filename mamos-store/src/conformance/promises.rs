@@ -108,7 +108,7 @@ macro_rules! __store_promises {
             logs:
                 a_log_reads_back_from_any_place
                 a_log_keeps_streams_and_any_bytes
-                a_gap_in_a_log_is_stale
+                a_gap_in_a_log_is_noticed
                 an_overlap_in_a_log_is_skipped
                 each_run_has_a_log_of_its_own;
             queues:

@@ -85,7 +85,7 @@ impl State {
             Report::Progress(progress) => job.set_progress(progress),
             Report::Log(piece) => {
                 if !job.log_mut().append(piece) {
-                    verdict = Verdict::Stale;
+                    verdict = Verdict::Gap;
                 }
             }
             Report::Settle(outcome) => {

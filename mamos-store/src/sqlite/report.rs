@@ -94,7 +94,7 @@ impl Reports {
             Report::Progress(progress) => self.changes.set_progress(index, progress.clone()),
             Report::Log(piece) => {
                 if !self.append_log(tx, index, piece).await? {
-                    verdict = Verdict::Stale;
+                    verdict = Verdict::Gap;
                 }
             }
             Report::Settle(outcome) => {

@@ -55,7 +55,9 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(report) => report,
             Err(error) => {
                 bad += 1;
-                println!("seed {seed}: {error:#}\n  replay: cargo run --release -p mamos-simulation --bin mamos-sim -- --seed {seed}");
+                println!(
+                    "seed {seed}: {error:#}\n  replay: cargo run --release -p mamos-simulation --bin mamos-sim -- --seed {seed}"
+                );
                 continue;
             }
         };
