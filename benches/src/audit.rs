@@ -67,3 +67,49 @@ fn compare(counted: u64, accepted: u64, tally: Option<&Tally>, findings: &mut Fi
 async fn in_state(orchestrator: &Orchestrator, state: JobState) -> anyhow::Result<u64> {
     Ok(orchestrator.queues().await?.iter().map(|queue| queue.count(state)).sum())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mamos_store::MemoryStore;
+
+    use super::*;
+    use crate::measures::{jobs, store_all};
+
+    async fn three_jobs() -> (Orchestrator, Vec<JobId>) {
+        let orchestrator = Orchestrator::builder(Arc::new(MemoryStore::new())).build().unwrap();
+        let jobs = jobs(3, 2).unwrap();
+        let ids = jobs.iter().map(|job| job.id).collect();
+        store_all(&orchestrator, jobs).await.unwrap();
+        (orchestrator, ids)
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_once_is_neither_lost_nor_duplicated() {
+        let (orchestrator, ids) = three_jobs().await;
+        let mut findings = Findings::default();
+        check(&orchestrator, &ids, None, &mut findings).await.unwrap();
+        assert_eq!((findings.lost, findings.duplicated), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn jobs_that_did_not_end_are_lost() {
+        let (orchestrator, ids) = three_jobs().await;
+        let mut findings = Findings::default();
+        check(&orchestrator, &ids, Some(&Tally::default()), &mut findings).await.unwrap();
+        assert_eq!((findings.lost, findings.duplicated), (3, 0));
+        let mut findings = Findings::default();
+        count(&orchestrator, 3, &Tally::default(), &mut findings).await.unwrap();
+        assert_eq!(findings.lost, 3);
+    }
+
+    #[tokio::test]
+    async fn an_id_that_was_accepted_and_is_not_stored_is_lost_and_a_stranger_is_a_duplicate() {
+        let (orchestrator, mut ids) = three_jobs().await;
+        ids[0] = JobId::from_key("nobody stored this");
+        let mut findings = Findings::default();
+        check(&orchestrator, &ids, None, &mut findings).await.unwrap();
+        assert_eq!((findings.lost, findings.duplicated), (1, 1));
+    }
+}

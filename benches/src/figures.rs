@@ -156,4 +156,14 @@ mod tests {
         let figure = rounds.figure();
         assert_eq!(figure.ratio, Spread { median: 1.0, min: 0.5, max: 3.0 });
     }
+
+    #[test]
+    fn a_lost_or_repeated_job_is_a_complaint_whatever_the_figures_are() {
+        use clap::Parser;
+        let arguments = crate::settings::Arguments::parse_from(["mamos-bench"]);
+        let settings = Settings::from_arguments(arguments).unwrap();
+        assert!(Findings::default().complaints(&settings).is_empty());
+        assert_eq!(Findings { lost: 1, ..Findings::default() }.complaints(&settings).len(), 1);
+        assert_eq!(Findings { lost: 1, duplicated: 2, ..Findings::default() }.complaints(&settings).len(), 2);
+    }
 }
