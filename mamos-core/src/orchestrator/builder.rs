@@ -103,7 +103,8 @@ impl Builder {
     }
 
     /// How many jobs an agent is sent beyond its slots, so that it need not wait for the next; never
-    /// more than it has slots. They are taken back when another agent has nothing to do. Default: 16.
+    /// more than it has slots, and at most 1024. They are taken back when another agent that fits has free
+    /// slots. Default: 16.
     pub fn prefetch(mut self, prefetch: u32) -> Self {
         self.settings.prefetch = prefetch;
         self

@@ -41,6 +41,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
 
 /// One claim, or nothing to do (`false`).
 pub(crate) async fn pass(engine: &Engine) -> Result<bool> {
+    let _one_at_a_time = engine.claiming.lock().await;
     recover(engine).await?;
     if engine.is_draining.load(Ordering::SeqCst) {
         return Ok(false);
@@ -67,7 +68,15 @@ pub(crate) async fn pass(engine: &Engine) -> Result<bool> {
 async fn recover(engine: &Engine) -> Result<()> {
     let uncertain = engine.registry().uncertain();
     for (session, known) in uncertain {
-        let held = engine.store.held(session.id).await?;
+        let held = match engine.store.held(session.id).await {
+            Ok(held) => held,
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => {
+                // It stays uncertain and gets nothing; the others go on.
+                tracing::error!(target: "mamos::dispatch", %error, session = %session.id, "what it holds is unreadable");
+                continue;
+            }
+        };
         let now = engine.now();
         let mut registry = engine.registry();
         // A job that was known before the store was asked may have ended since; only one that was not
@@ -127,7 +136,9 @@ fn hand_over(
     jobs: Vec<ClaimedJob>,
     now: Timestamp,
 ) {
-    if jobs.is_empty() || !registry.dispatched(session, jobs.iter().map(|job| (job.run, job.lane))) {
+    if jobs.is_empty()
+        || !registry.dispatched(session, jobs.iter().map(|job| (job.run, job.lane, job.payload.len())))
+    {
         return;
     }
     let Some(link) = registry.link(session.id) else { return };

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +44,10 @@ pub(crate) struct Engine {
     pub(crate) ended: CancellationToken,
     /// Work for the dispatcher: a lane may have jobs, or a link room.
     pub(crate) dispatch: Notify,
+    /// Held while a claim is made and handed over, so that whoever holds it sees no half of one.
+    pub(crate) claiming: tokio::sync::Mutex<()>,
+    /// Room for reports that wait for the store, in KiB.
+    pub(crate) report_room: Arc<Semaphore>,
     /// Nothing new is claimed while this is set.
     pub(crate) is_draining: AtomicBool,
     /// An agent holds one run less.
@@ -83,6 +87,8 @@ impl Engine {
             stopping: CancellationToken::new(),
             ended: CancellationToken::new(),
             dispatch: Notify::new(),
+            claiming: tokio::sync::Mutex::default(),
+            report_room: Arc::new(Semaphore::new(super::settle::ROOM_KIB as usize)),
             is_draining: AtomicBool::new(false),
             given_up: Notify::new(),
             due: Due { at: Mutex::new(Timestamp::EPOCH), earlier: Notify::new() },

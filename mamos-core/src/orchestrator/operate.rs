@@ -210,6 +210,8 @@ impl Orchestrator {
     pub async fn drain(&self, limit: Duration) -> usize {
         let engine = &self.engine;
         engine.is_draining.store(true, Ordering::SeqCst);
+        // A claim that is under way still hands over what it got.
+        drop(engine.claiming.lock().await);
         let held = || engine.registry().links().map(Link::held_count).sum::<usize>();
         let emptied = async {
             loop {

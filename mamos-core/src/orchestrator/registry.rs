@@ -1,60 +1,38 @@
-//! The agents that have a link to this orchestrator, the lanes it knows, and which fits which.
+//! The agents that have a link to this orchestrator, and what each of them holds.
 //!
-//! Plain functions over plain state: no clock, no store, no task. Agents with the same kinds and labels
-//! form a *class*; a lane is matched to classes once, when one of the two appears, so that planning a
-//! claim looks only at lanes that may have ready jobs and at links that may have room.
+//! Plain functions over plain state: no clock, no store, no task. Who fits which lane, and who is served
+//! next, is in [`matching`].
+
+mod matching;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use self::matching::{Line, Matching};
 use super::outbox::Outbox;
 use crate::agent::{AgentProfile, HostLoad};
 use crate::clock::Timestamp;
-use crate::id::{AgentId, JobId, JobKind, QueueName, SessionId};
+use crate::id::{AgentId, JobId, QueueName, SessionId};
 use crate::job::labels::Labels;
 use crate::job::lane::{Lane, LaneId};
 use crate::lease::{Epoch, RunRef, SessionRef};
 use crate::store::{ClaimGroup, Taker};
 
-/// The most sessions that one claim serves: enough for whole batches, few enough that ten thousand
-/// idle agents cost a claim nothing.
-const MAX_TAKERS: usize = 32;
 /// The most jobs that one session gets from one claim, so that the next session is not kept waiting.
-const MAX_JOBS: u32 = 512;
-/// The most lanes that one claim names.
-const MAX_LANES: usize = 64;
+const MAX_JOBS: u32 = 256;
+/// The most jobs that it gets while nobody knows yet how large they are.
+const FIRST_JOBS: u32 = 64;
+/// A link that holds payloads of so many bytes gets no more until some of them have ended.
+const MAX_HELD_BYTES: u64 = 32 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    lanes: BTreeMap<LaneId, LaneEntry>,
-    /// Lanes that may have ready jobs. Cleared *before* a claim looks, so that a job that arrives
-    /// while it looks sets it again.
-    ready: BTreeSet<LaneId>,
-    classes: Vec<Class>,
-    class_of: BTreeMap<(Vec<JobKind>, Labels), usize>,
+    matching: Matching,
     links: BTreeMap<SessionId, Link>,
-    next_ticket: Ticket,
+    /// Links for which a claim failed that may have been done all the same.
+    uncertain: BTreeSet<SessionId>,
 }
-
-#[derive(Debug)]
-struct LaneEntry {
-    lane: Arc<Lane>,
-    classes: Vec<usize>,
-}
-
-#[derive(Debug)]
-struct Class {
-    kinds: Vec<JobKind>,
-    labels: Labels,
-    /// Links with free slots, the next to be served first.
-    free: BTreeMap<Ticket, SessionId>,
-    /// Links that only have room for a prefetch: served when no link has a free slot.
-    roomy: BTreeMap<Ticket, SessionId>,
-}
-
-/// A place in a line: whoever has waited longer has a smaller one.
-type Ticket = u64;
 
 /// An agent's link, as the registry knows it.
 #[derive(Debug)]
@@ -72,17 +50,10 @@ pub(crate) struct Link {
     pub(crate) renewed_at: Timestamp,
     pub(crate) load: Option<Box<HostLoad>>,
     runs: HashMap<JobId, Held, foldhash::fast::FixedState>,
-    /// A claim for it failed, and may have been done all the same.
+    held_bytes: u64,
+    /// How large the payloads were that it got last, on average.
+    usual_bytes: Option<u64>,
     is_uncertain: bool,
-    class: usize,
-    /// Its place in one of the lines of its class.
-    place: Option<(Line, Ticket)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    Free,
-    Roomy,
 }
 
 /// A run that a link holds.
@@ -91,6 +62,7 @@ pub(crate) struct Held {
     pub(crate) epoch: Epoch,
     pub(crate) lane: LaneId,
     pub(crate) is_started: bool,
+    pub(crate) bytes: u32,
 }
 
 /// What a new link is made from.
@@ -103,14 +75,15 @@ pub(crate) struct NewLink {
     pub(crate) labels: Labels,
     pub(crate) prefetch: u32,
     pub(crate) is_draining: bool,
-    pub(crate) held: Vec<(RunRef, LaneId, bool)>,
+    pub(crate) held: Vec<(RunRef, Held)>,
     pub(crate) now: Timestamp,
 }
 
 impl Link {
     /// How many more jobs it may be sent.
     fn credit(&self) -> u32 {
-        if self.is_draining || self.is_suspect || self.is_uncertain || self.slots == 0 {
+        let is_closed = self.is_draining || self.is_suspect || self.is_uncertain || self.slots == 0;
+        if is_closed || self.held_bytes >= MAX_HELD_BYTES {
             return 0;
         }
         let held = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
@@ -120,6 +93,20 @@ impl Link {
     /// How many attempts it could start right now.
     pub(crate) fn free_slots(&self) -> u32 {
         self.slots.saturating_sub(u32::try_from(self.runs.len()).unwrap_or(u32::MAX))
+    }
+
+    /// What it takes of the next claim.
+    fn taker(&self, line: Line) -> Taker {
+        let room = match line {
+            Line::Free => self.free_slots().min(self.credit()),
+            Line::Roomy => self.credit(),
+        };
+        let within_bytes = match self.usual_bytes {
+            Some(usual) => (MAX_HELD_BYTES - self.held_bytes.min(MAX_HELD_BYTES)) / usual.max(1),
+            None => u64::from(FIRST_JOBS),
+        };
+        let within_bytes = u32::try_from(within_bytes).unwrap_or(u32::MAX).max(1);
+        Taker { session: self.session, limit: room.min(MAX_JOBS).min(within_bytes) }
     }
 
     /// How many runs it holds.
@@ -152,11 +139,7 @@ impl Registry {
             .map(|link| link.session.id)
             .collect();
         let replaced = replaced.into_iter().filter_map(|id| self.remove(id)).collect();
-        let class = self.class(&new.profile.kinds, &new.labels);
-        let runs = new
-            .held
-            .into_iter()
-            .map(|(run, lane, is_started)| (run.job, Held { epoch: run.epoch, lane, is_started }));
+        self.matching.join(new.session.id, &new.profile.kinds, &new.labels);
         let link = Link {
             session: new.session,
             agent: new.agent,
@@ -170,10 +153,10 @@ impl Registry {
             heard_at: new.now,
             renewed_at: new.now,
             load: None,
-            runs: runs.collect(),
+            held_bytes: new.held.iter().map(|(_, held)| u64::from(held.bytes)).sum(),
+            usual_bytes: None,
+            runs: new.held.into_iter().map(|(run, held)| (run.job, held)).collect(),
             is_uncertain: false,
-            class,
-            place: None,
         };
         self.links.insert(new.session.id, link);
         self.stand_in_line(new.session.id);
@@ -210,56 +193,26 @@ impl Registry {
 
     /// Notes that a lane may have ready jobs.
     pub(crate) fn lane_ready(&mut self, lane: &Arc<Lane>) {
-        self.learn(lane);
-        self.ready.insert(lane.id());
+        self.matching.lane_ready(lane);
     }
 
-    /// The same, for a lane that is known.
+    /// The same, for a lane that is known. False if it is not.
     pub(crate) fn lane_ready_by_id(&mut self, lane: LaneId) -> bool {
-        let is_known = self.lanes.contains_key(&lane);
-        if is_known {
-            self.ready.insert(lane);
-        }
-        is_known
+        self.matching.lane_ready_by_id(lane)
     }
 
-    /// Notes that every lane of a queue may have ready jobs.
+    /// Notes that every known lane of a queue may have ready jobs.
     pub(crate) fn queue_ready(&mut self, queue: &QueueName) {
-        let lanes = self.lanes.values().filter(|entry| entry.lane.queue() == queue);
-        self.ready.extend(lanes.map(|entry| entry.lane.id()));
+        self.matching.queue_ready(queue);
     }
 
     /// Plans the next claim, or gives nothing if no lane that may have ready jobs has a link with room.
     ///
     /// The lanes that it names count as empty until someone says otherwise.
     pub(crate) fn plan(&mut self) -> Vec<ClaimGroup> {
-        let mut wanted: BTreeMap<usize, Vec<LaneId>> = BTreeMap::new();
-        for lane in &self.ready {
-            for class in self.lanes.get(lane).map_or(&[][..], |entry| &entry.classes) {
-                let lanes = wanted.entry(*class).or_default();
-                if lanes.len() < MAX_LANES && self.classes[*class].has_room() {
-                    lanes.push(*lane);
-                }
-            }
-        }
-        let mut groups = Vec::new();
-        for (class, lanes) in wanted {
-            let takers = self.takers(class);
-            if !takers.is_empty() && !lanes.is_empty() {
-                groups.push(ClaimGroup { lanes, takers });
-            }
-        }
-        for lane in groups.iter().flat_map(|group| &group.lanes) {
-            self.ready.remove(lane);
-        }
-        groups
-    }
-
-    /// Is there a lane that may have ready jobs and a link with room for them?
-    #[cfg(test)]
-    fn could_plan(&self) -> bool {
-        let ready = self.ready.iter().filter_map(|lane| self.lanes.get(lane));
-        ready.flat_map(|entry| &entry.classes).any(|class| self.classes[*class].has_room())
+        let links = &self.links;
+        let nobody = |id| Taker { session: SessionRef { id, link: 0 }, limit: 0 };
+        self.matching.plan(|id, line| links.get(&id).map_or_else(|| nobody(id), |link| link.taker(line)))
     }
 
     /// Notes that jobs are on their way to a link. False if that link is gone, even if the session has
@@ -267,11 +220,16 @@ impl Registry {
     pub(crate) fn dispatched(
         &mut self,
         session: SessionRef,
-        runs: impl Iterator<Item = (RunRef, LaneId)>,
+        jobs: impl ExactSizeIterator<Item = (RunRef, LaneId, usize)>,
     ) -> bool {
         let Some(link) = self.current(session) else { return false };
-        link.runs
-            .extend(runs.map(|(run, lane)| (run.job, Held { epoch: run.epoch, lane, is_started: false })));
+        let (count, before) = (jobs.len() as u64, link.held_bytes);
+        for (run, lane, bytes) in jobs {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            link.held_bytes += u64::from(bytes);
+            link.runs.insert(run.job, Held { epoch: run.epoch, lane, is_started: false, bytes });
+        }
+        link.usual_bytes = Some((link.held_bytes - before) / count.max(1));
         self.stand_in_line(session.id);
         true
     }
@@ -291,9 +249,10 @@ impl Registry {
         if link.runs.get(&run.job)?.epoch != run.epoch {
             return None;
         }
-        let lane = link.runs.remove(&run.job).map(|held| held.lane);
+        let held = link.runs.remove(&run.job)?;
+        link.held_bytes = link.held_bytes.saturating_sub(u64::from(held.bytes));
         self.stand_in_line(session);
-        lane
+        Some(held.lane)
     }
 
     /// Changes a link, and serves it again if that gave it room.
@@ -307,8 +266,11 @@ impl Registry {
     /// Notes that a claim for these sessions failed, and may have been done all the same.
     pub(crate) fn claim_failed(&mut self, groups: &[ClaimGroup]) {
         for group in groups {
-            self.ready.extend(&group.lanes);
+            for lane in &group.lanes {
+                self.matching.lane_ready_by_id(*lane);
+            }
             for taker in &group.takers {
+                self.uncertain.insert(taker.session.id);
                 self.change(taker.session, |link| link.is_uncertain = true);
             }
         }
@@ -316,60 +278,56 @@ impl Registry {
 
     /// The links of which a failed claim may have been done, with the runs that they are known to hold.
     pub(crate) fn uncertain(&self) -> Vec<(SessionRef, Vec<RunRef>)> {
-        let uncertain = self.links.values().filter(|link| link.is_uncertain);
-        uncertain.map(|link| (link.session, link.runs())).collect()
+        let links = self.uncertain.iter().filter_map(|session| self.links.get(session));
+        links.filter(|link| link.is_uncertain).map(|link| (link.session, link.runs())).collect()
     }
 
     /// Notes that what a link holds is known again.
     pub(crate) fn certain(&mut self, session: SessionRef) {
+        if self.current(session).is_some() {
+            self.uncertain.remove(&session.id);
+        }
         self.change(session, |link| link.is_uncertain = false);
     }
 
     /// Which runs to take back so that agents without work get some: of links that hold more than they
-    /// can start, for links of the same class with free slots. At most as many as there are free slots.
+    /// can start, for links that fit and have free slots. At most as many as there are free slots.
     pub(crate) fn rebalance(&self) -> Vec<(Arc<Outbox>, Vec<RunRef>)> {
-        let mut free: BTreeMap<usize, u32> = BTreeMap::new();
-        for link in self.links.values().filter(|link| link.credit() > 0) {
-            *free.entry(link.class).or_default() += link.free_slots();
-        }
+        let slots = |sessions: Vec<SessionId>| -> u32 {
+            sessions.iter().filter_map(|session| self.links.get(session)).map(Link::free_slots).sum()
+        };
+        let mut free: BTreeMap<u64, u32> =
+            self.matching.idle().into_iter().map(|(class, sessions)| (class, slots(sessions))).collect();
         let mut retracted = Vec::new();
-        for link in self.links.values() {
-            let Some(free) = free.get_mut(&link.class).filter(|free| **free > 0) else { continue };
-            let surplus =
-                u32::try_from(link.runs.len()).unwrap_or(u32::MAX).saturating_sub(link.slots).min(*free);
-            // Only while there is nothing ready: otherwise the free ones get that.
-            if surplus == 0 || self.ready.iter().any(|lane| self.lanes[lane].classes.contains(&link.class)) {
-                continue;
+        for link in self.links.values().filter(|link| link.runs.len() > link.slots as usize) {
+            if free.is_empty() {
+                break;
             }
+            let surplus = link.runs.len() - link.slots as usize;
             let waiting = link.runs().into_iter().rev();
-            let waiting = waiting.filter(|run| link.holds(run.job).is_some_and(|held| !held.is_started));
-            let runs: Vec<RunRef> = waiting.take(surplus as usize).collect();
-            *free -= u32::try_from(runs.len()).unwrap_or(*free);
-            if !runs.is_empty() {
-                retracted.push((Arc::clone(&link.outbox), runs));
+            let mut taken = Vec::new();
+            for run in waiting {
+                if free.is_empty() || taken.len() == surplus {
+                    break;
+                }
+                let Some(held) = link.holds(run.job).filter(|held| !held.is_started) else { continue };
+                let mut fitting = self.matching.classes_of(held.lane);
+                if let Some(class) = fitting.find(|class| free.contains_key(class)) {
+                    taken.push(run);
+                    match free.get_mut(&class) {
+                        Some(left) if *left > 1 => *left -= 1,
+                        _ => drop(free.remove(&class)),
+                    }
+                }
+            }
+            if !taken.is_empty() {
+                retracted.push((Arc::clone(&link.outbox), taken));
             }
         }
         retracted
     }
 
-    /// Who is next: links with free slots; if there are none, links with room for a prefetch. Each goes
-    /// to the end of its line.
-    fn takers(&mut self, class: usize) -> Vec<Taker> {
-        let has_free = !self.classes[class].free.is_empty();
-        let line = if has_free { &self.classes[class].free } else { &self.classes[class].roomy };
-        let next: Vec<SessionId> = line.values().take(MAX_TAKERS).copied().collect();
-        let mut takers = Vec::with_capacity(next.len());
-        for id in next {
-            let Some(link) = self.links.get(&id) else { continue };
-            let room = if has_free { link.free_slots().min(link.credit()) } else { link.credit() };
-            takers.push(Taker { session: link.session, limit: room.min(MAX_JOBS) });
-            self.leave_line(id);
-            self.stand_in_line(id);
-        }
-        takers
-    }
-
-    /// Puts a link into the line that it belongs to, unless it stands there already.
+    /// Puts a link into the line that it belongs to.
     fn stand_in_line(&mut self, session: SessionId) {
         let Some(link) = self.links.get(&session) else { return };
         let line = match (link.credit(), link.free_slots()) {
@@ -377,75 +335,13 @@ impl Registry {
             (_, 0) => Some(Line::Roomy),
             _ => Some(Line::Free),
         };
-        if link.place.map(|(line, _)| line) == line {
-            return;
-        }
-        self.leave_line(session);
-        let Some((line, link)) = line.zip(self.links.get_mut(&session)) else { return };
-        self.next_ticket += 1;
-        link.place = Some((line, self.next_ticket));
-        self.classes[link.class].line(line).insert(self.next_ticket, session);
-    }
-
-    fn leave_line(&mut self, session: SessionId) {
-        if let Some(link) = self.links.get_mut(&session)
-            && let Some((line, ticket)) = link.place.take()
-        {
-            self.classes[link.class].line(line).remove(&ticket);
-        }
+        self.matching.stand(session, line);
     }
 
     fn remove(&mut self, session: SessionId) -> Option<Link> {
-        self.leave_line(session);
+        self.matching.leave(session);
+        self.uncertain.remove(&session);
         self.links.remove(&session)
-    }
-
-    fn learn(&mut self, lane: &Arc<Lane>) {
-        if self.lanes.contains_key(&lane.id()) {
-            return;
-        }
-        let classes = self.classes.iter().enumerate().filter(|(_, class)| class.fits(lane));
-        let classes = classes.map(|(index, _)| index).collect();
-        self.lanes.insert(lane.id(), LaneEntry { lane: Arc::clone(lane), classes });
-    }
-
-    fn class(&mut self, kinds: &[JobKind], labels: &Labels) -> usize {
-        let mut kinds = kinds.to_vec();
-        kinds.sort_unstable();
-        kinds.dedup();
-        if let Some(index) = self.class_of.get(&(kinds.clone(), labels.clone())) {
-            return *index;
-        }
-        let index = self.classes.len();
-        let class = Class {
-            kinds: kinds.clone(),
-            labels: labels.clone(),
-            free: BTreeMap::new(),
-            roomy: BTreeMap::new(),
-        };
-        for entry in self.lanes.values_mut().filter(|entry| class.fits(&entry.lane)) {
-            entry.classes.push(index);
-        }
-        self.class_of.insert((kinds, labels.clone()), index);
-        self.classes.push(class);
-        index
-    }
-}
-
-impl Class {
-    fn has_room(&self) -> bool {
-        !(self.free.is_empty() && self.roomy.is_empty())
-    }
-
-    fn line(&mut self, line: Line) -> &mut BTreeMap<Ticket, SessionId> {
-        match line {
-            Line::Free => &mut self.free,
-            Line::Roomy => &mut self.roomy,
-        }
-    }
-
-    fn fits(&self, lane: &Lane) -> bool {
-        self.kinds.binary_search(lane.kind()).is_ok() && lane.selector().matches(&self.labels)
     }
 }
 
@@ -518,13 +414,13 @@ mod tests {
         registry.lane_ready(&mail);
         // The slots first, the prefetch when nobody has a free slot.
         assert_eq!(takers(&registry.plan()), [(session, 2)]);
-        registry.dispatched(reference, (0..3).map(|n| (run(n), mail.id())));
+        registry.dispatched(reference, (0..3).map(|n| (run(n), mail.id(), 10)));
         registry.lane_ready(&mail);
         assert!(registry.plan().is_empty());
-        assert!(!registry.could_plan());
+        assert!(!registry.matching.could_plan());
         assert_eq!(registry.ended(session, RunRef { epoch: Epoch::from_number(9), ..run(1) }), None);
         assert_eq!(registry.ended(session, run(1)), Some(mail.id()));
-        assert!(registry.could_plan());
+        assert!(registry.matching.could_plan());
         assert_eq!(takers(&registry.plan()), [(session, 1)]);
     }
 
@@ -539,7 +435,7 @@ mod tests {
         for _ in 0..4 {
             registry.lane_ready(&mail);
             let takers = takers(&registry.plan());
-            assert!(takers.len() <= MAX_TAKERS);
+            assert!(takers.len() <= 32);
             served.extend(takers.into_iter().map(|(session, _)| session));
         }
         assert_eq!(served.len(), 100);
@@ -573,6 +469,25 @@ mod tests {
     }
 
     #[test]
+    fn large_payloads_leave_less_room() {
+        let mut registry = Registry::default();
+        let link = new_link("a", &["mail"], &[], 1000);
+        let session = link.session;
+        registry.connect(link);
+        let mail = lane("mail", "");
+        registry.lane_ready(&mail);
+        assert_eq!(takers(&registry.plan())[0].1, FIRST_JOBS, "nobody knows yet how large they are");
+        registry.dispatched(session, (0..8).map(|n| (run(n), mail.id(), 1 << 20)));
+        registry.lane_ready(&mail);
+        assert_eq!(takers(&registry.plan())[0].1, 24, "of a megabyte each");
+        registry.dispatched(session, (8..32).map(|n| (run(n), mail.id(), 1 << 20)));
+        registry.lane_ready(&mail);
+        assert!(registry.plan().is_empty());
+        registry.ended(session.id, run(3));
+        assert_eq!(takers(&registry.plan())[0].1, 1);
+    }
+
+    #[test]
     fn a_newer_link_replaces_an_older_one_but_not_the_other_way_round() {
         let mut registry = Registry::default();
         registry.connect(new_link("a", &["mail"], &[], 1));
@@ -590,7 +505,9 @@ mod tests {
         let mail = lane("mail", "");
         registry.connect(NewLink { prefetch: 4, ..new_link("busy", &["mail"], &[], 1) });
         let busy = SessionRef { id: SessionId::from_key("busy"), link: 1 };
-        registry.dispatched(busy, (0..5).map(|n| (run(n), mail.id())));
+        registry.lane_ready(&mail);
+        registry.plan();
+        registry.dispatched(busy, (0..5).map(|n| (run(n), mail.id(), 10)));
         registry.started(busy.id, run(0));
         assert!(registry.rebalance().is_empty(), "nobody is idle");
         registry.connect(new_link("idle", &["mail"], &[], 2));
@@ -598,5 +515,23 @@ mod tests {
         assert_eq!(retracted.len(), 1);
         assert_eq!(retracted[0].1.len(), 2);
         assert!(!retracted[0].1.contains(&run(0)), "it was started");
+    }
+
+    #[test]
+    fn a_surplus_is_taken_back_for_an_agent_of_another_class_that_fits() {
+        let mut registry = Registry::default();
+        let (all, own) = (lane("mail", ""), lane("mail", "host=a"));
+        registry.connect(NewLink { prefetch: 4, ..new_link("busy", &["mail"], &[("host", "a")], 1) });
+        registry.connect(new_link("idle", &["mail"], &[("host", "b")], 3));
+        let busy = SessionRef { id: SessionId::from_key("busy"), link: 1 };
+        registry.lane_ready(&all);
+        registry.lane_ready(&own);
+        while !registry.plan().is_empty() {}
+        registry.dispatched(busy, (0..5).map(|n| (run(n), if n < 3 { own.id() } else { all.id() }, 10)));
+        let mut expected = vec![run(3), run(4)];
+        expected.sort();
+        let mut retracted = registry.rebalance().remove(0).1;
+        retracted.sort();
+        assert_eq!(retracted, expected, "only what the idle one can run");
     }
 }

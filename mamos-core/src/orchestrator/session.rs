@@ -1,4 +1,6 @@
-//! Serving agents: the handshake, and then one loop that reads and one that writes.
+//! Serving agents: one loop that reads and one that writes, after the [`handshake`].
+
+mod handshake;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,31 +9,22 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::engine::Engine;
 use super::outbox::Outbox;
-use super::registry::NewLink;
 use super::{dispatch, settle};
-use crate::agent::AgentProfile;
 use crate::agent::state::Liveness;
-use crate::auth::Admitted;
 use crate::event::What;
-use crate::id::{AgentId, SessionId};
-use crate::job::Progress;
+use crate::id::AgentId;
+use crate::job::{Outcome, Progress};
 use crate::lease::SessionRef;
 use crate::protocol::link::AgentLink;
-use crate::protocol::{self, FromAgent, Hello, MAX_LOG_PIECE_BYTES, RunEvent, RunReport, ToAgent, Welcome};
-use crate::store::{Attach, Attached, LogPiece, Report, RunWrite};
+use crate::protocol::{FromAgent, MAX_LOG_PIECE_BYTES, RunEvent, RunReport, ToAgent};
+use crate::store::{LogPiece, Report, RunWrite};
 use crate::transport::{Connection, Listener};
 use crate::{Error, ErrorKind, Result};
 
-/// A stranger has this long to introduce itself.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A refusal or a last message that cannot be sent within this time is not sent.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
 /// How often a goodbye is written down before it is left to the lease to run out.
 const GOODBYE_TRIES: u32 = 5;
-/// A clock that is off by more than this is worth a warning.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
-/// The most runs that an agent may claim to know: all its slots and more prefetch than is ever sent.
-const MAX_KNOWN_RUNS: usize = 200_000;
 
 /// Where what agents say goes.
 #[derive(Clone)]
@@ -77,14 +70,14 @@ pub(crate) async fn serve(engine: Arc<Engine>, connection: Arc<dyn Connection>, 
     let welcomed = tokio::select! {
         biased;
         () = engine.stopping.cancelled() => Err(Error::new(ErrorKind::Closed, "session.open", "the orchestrator stops")),
-        welcomed = open(&engine, &link) => welcomed,
+        welcomed = handshake::open(&engine, &link) => welcomed,
     };
     match welcomed {
         Ok(session) => {
             let reason = session.run(&engine, &link, &inlets).await;
             session.end(&engine, reason).await;
         }
-        Err(error) => refuse(&engine, &link, error).await,
+        Err(error) => handshake::refuse(&engine, &link, error).await,
     }
     link.close().await;
 }
@@ -102,171 +95,6 @@ enum End {
     Bye,
     /// The link is gone, or was ended from here.
     Cut(String),
-}
-
-/// The handshake: who is it, may it work, and what does it hold?
-async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
-    let hello = tokio::time::timeout(HELLO_WITHIN, first_message(link))
-        .await
-        .map_err(|_| Error::new(ErrorKind::Denied, "session.open", "no hello within 10 s"))??;
-    let version = protocol::negotiate(hello.oldest_version, hello.version)?;
-    hello.profile.check()?;
-    if hello.runs.len() > MAX_KNOWN_RUNS {
-        return Err(Error::new(
-            ErrorKind::LimitExceeded,
-            "session.open",
-            "it claims to know over 200000 runs",
-        ));
-    }
-    let now = engine.now();
-    let off = now.since(hello.now).max(hello.now.since(now));
-    let Admitted { agent, issued } =
-        engine.authenticator.admit(&hello.credentials, &hello.profile, now).await?;
-    if off > CLOCK_TOLERANCE {
-        // A warning only: nothing depends on an agent's clock.
-        tracing::warn!(target: "mamos::session", agent_id = %agent, ?off, "the clock of an agent is off");
-    }
-    if matches!(hello.credentials, crate::auth::Credentials::Registration { .. }) {
-        engine.tell(What::AgentRegistered { agent: agent.clone() });
-    }
-    // From here on nothing is sent on an earlier link of this agent: what it does not name in its hello
-    // and was claimed for it before, it never got.
-    supersede(engine, &agent, hello.session);
-    let attached = attach(engine, &agent, &hello).await?;
-    let welcome = Welcome {
-        version,
-        agent: agent.clone(),
-        issued,
-        session: attached.session.id,
-        is_resumed: attached.is_resumed,
-        heartbeat_every: engine.settings.heartbeat_every,
-        lease_ttl: engine.settings.lease_ttl,
-    };
-    let is_resumed = attached.is_resumed;
-    let session = attached.session;
-    let outbox = enter(engine, &agent, hello, attached, welcome).await?;
-    engine.tell(What::AgentConnected { agent: agent.clone(), session: session.id, is_resumed });
-    tracing::info!(target: "mamos::session", agent_id = %agent, peer = link.peer(), is_resumed, "an agent connected");
-    Ok(Session { session, agent, outbox })
-}
-
-async fn first_message(link: &AgentLink) -> Result<Hello> {
-    loop {
-        let messages = link.receive().await?.ok_or_else(|| {
-            Error::new(ErrorKind::Closed, "session.open", "it closed the connection without a hello")
-        })?;
-        let mut messages = messages.into_iter();
-        match (messages.next(), messages.next()) {
-            (None, _) => {}
-            (Some(FromAgent::Hello(hello)), None) => return Ok(*hello),
-            _ => {
-                let message = "a stranger may send one hello and nothing else";
-                return Err(Error::new(ErrorKind::Denied, "session.open", message));
-            }
-        }
-    }
-}
-
-/// Ends earlier links of the agent. One of another session belongs to another process: that one must
-/// not come back.
-fn supersede(engine: &Engine, agent: &AgentId, resumes: Option<SessionId>) {
-    let mut registry = engine.registry();
-    let earlier: Vec<SessionRef> =
-        registry.links().filter(|link| link.agent == *agent).map(|link| link.session).collect();
-    for session in earlier {
-        if let Some(link) = registry.disconnect(session) {
-            let is_same_process = resumes == Some(session.id);
-            link.outbox.close((!is_same_process).then_some(ToAgent::Superseded));
-        }
-    }
-}
-
-async fn attach(engine: &Engine, agent: &AgentId, hello: &Hello) -> Result<Attached> {
-    let now = engine.now();
-    let request = Attach {
-        agent: agent.clone(),
-        profile: hello.profile.clone(),
-        resume: hello.session,
-        fresh: SessionId::from_parts(now, engine.entropy().id()),
-        known: hello.runs.clone(),
-        ttl: engine.settings.lease_ttl,
-        orchestrator: engine.settings.name.clone(),
-    };
-    engine.store.attach(request, now).await
-}
-
-/// Puts the agent into the registry, with what it holds.
-async fn enter(
-    engine: &Engine,
-    agent: &AgentId,
-    hello: Hello,
-    attached: Attached,
-    welcome: Welcome,
-) -> Result<Arc<Outbox>> {
-    let record = engine.store.agent(agent).await?;
-    let record =
-        record.ok_or_else(|| Error::new(ErrorKind::NotFound, "session.open", "the agent is gone"))?;
-    let now = engine.now();
-    let outbox = Arc::new(Outbox::default());
-    outbox.greet(ToAgent::Welcome(Box::new(welcome)));
-    if !attached.unknown.is_empty() {
-        outbox.order(ToAgent::Kill { runs: attached.unknown });
-    }
-    if record.is_draining {
-        outbox.order(ToAgent::Drain);
-    }
-    for held in &attached.held {
-        if let Some(cancel) = &held.cancel {
-            outbox.cancel(held.claimed.run, cancel.grace);
-        }
-    }
-    let link = NewLink {
-        session: attached.session,
-        agent: agent.clone(),
-        outbox: Arc::clone(&outbox),
-        labels: record.effective_labels(),
-        prefetch: prefetch(engine, &hello.profile),
-        profile: hello.profile,
-        is_draining: record.is_draining,
-        held: attached
-            .held
-            .iter()
-            .map(|held| (held.claimed.run, held.claimed.lane, held.is_started))
-            .collect(),
-        now,
-    };
-    let mut registry = engine.registry();
-    let replaced = registry.connect(link);
-    for (_, lane, _) in &attached.returned {
-        registry.lane_ready_by_id(*lane);
-    }
-    drop(registry);
-    for link in replaced {
-        link.outbox.close(None);
-    }
-    for (run, _, state) in attached.returned {
-        settle::taken_away(engine, run, state, now);
-    }
-    engine.dispatch.notify_one();
-    Ok(outbox)
-}
-
-/// A small agent gets a small prefetch: no more than it has slots.
-fn prefetch(engine: &Engine, profile: &AgentProfile) -> u32 {
-    engine.settings.prefetch.min(profile.slots)
-}
-
-async fn refuse(engine: &Engine, link: &AgentLink, error: Error) {
-    let (peer, reason) = (link.peer(), error.to_string());
-    if error.kind() == ErrorKind::Closed {
-        return;
-    }
-    tracing::warn!(target: "mamos::session", peer, reason, "a peer was refused");
-    let is_final = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed);
-    let refused = ToAgent::Refused { is_final, message: error.message().to_owned() };
-    // Whoever does not read does not learn why.
-    let _ = tokio::time::timeout(FAREWELL_WITHIN, link.send(vec![refused])).await;
-    engine.tell(What::AgentRefused { peer, reason });
 }
 
 impl Session {
@@ -418,25 +246,31 @@ impl Session {
             };
             writes.push(RunWrite { session: self.session.id, run, report });
         }
+        let bytes: usize = writes.iter().map(weight).sum();
+        let permits = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(1, settle::ROOM_KIB);
+        let stopped = || Error::new(ErrorKind::Closed, "session.receive", "the orchestrator has stopped");
+        // Waits while the store is slow, and with it the agent: that is the back-pressure.
+        let room =
+            Arc::clone(&engine.report_room).acquire_many_owned(permits).await.map_err(|_| stopped())?;
         let request = settle::Request {
+            room,
             session: self.session,
             agent: self.agent.clone(),
             outbox: Arc::clone(&self.outbox),
             through,
             writes,
         };
-        // Waits while the store is slow, and with it the agent: that is the back-pressure.
-        inlets
-            .reports
-            .send(request)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Closed, "session.receive", "the orchestrator has stopped"))
+        inlets.reports.send(request).await.map_err(|_| stopped())
     }
 
     async fn detach(&self, engine: &Engine) {
         for failures in 1..=GOODBYE_TRIES {
             match engine.store.detach(self.session, engine.now()).await {
-                Ok(_) => return engine.tell(What::AgentStopped { agent: self.agent.clone() }),
+                Ok(verdict) if verdict.is_applied() => {
+                    return engine.tell(What::AgentStopped { agent: self.agent.clone() });
+                }
+                // It is on a newer link already.
+                Ok(_) => return,
                 Err(error) if error.is_retryable() && !engine.stopping.is_cancelled() => {
                     tracing::warn!(target: "mamos::session", %error, failures, "a goodbye is not on record yet");
                     engine.back_off(failures).await;
@@ -452,6 +286,7 @@ impl Session {
     /// The link is gone. The session goes on until it expires, unless the agent said goodbye.
     async fn end(&self, engine: &Engine, end: End) {
         let was_current = engine.registry().disconnect(self.session).is_some();
+        engine.given_up.notify_waiters();
         let agent = self.agent.clone();
         match end {
             End::Bye => {
@@ -470,6 +305,19 @@ impl Session {
                 engine.tell(What::AgentDisconnected { agent, session: self.session.id, reason });
             }
         }
+    }
+}
+
+/// What a report costs in memory until it is on record, in bytes.
+fn weight(write: &RunWrite) -> usize {
+    /// About what the rest of a report takes.
+    const BASE: usize = 128;
+    BASE + match &write.report {
+        Report::Log(piece) => piece.bytes.len(),
+        Report::Progress(progress) => progress.note.len(),
+        Report::Settle(Outcome::Succeeded { output }) => output.len(),
+        Report::Settle(Outcome::Retry { failure, .. } | Outcome::Bury { failure }) => failure.message.len(),
+        Report::Settle(Outcome::Snooze { .. } | Outcome::Cancelled) | Report::Started | Report::Release => 0,
     }
 }
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
 
+/// Agents keep some thousands of jobs waiting and give back what is beyond that.
+const MAX_PREFETCH: u32 = 1024;
+
 /// See the methods of [`Builder`](super::Builder), one for each.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -50,6 +53,12 @@ impl Settings {
         if self.heartbeat_every.is_zero() || self.sweep_every.is_zero() {
             return config("heartbeat_every and sweep_every must be longer than zero".to_owned());
         }
+        if self.prefetch > MAX_PREFETCH {
+            return config(format!(
+                "a prefetch of {} is over {MAX_PREFETCH}, what an agent keeps waiting",
+                self.prefetch
+            ));
+        }
         if self.max_payload_bytes == 0 || self.max_payload_bytes > crate::transport::MAX_FRAME_BYTES / 4 {
             return config("max_payload_bytes must be 1 byte to 2 MiB, so that frames hold it".to_owned());
         }
@@ -73,6 +82,7 @@ mod tests {
         for broken in [
             Settings { lease_ttl: 20 * second, heartbeat_every: 10 * second, ..base() },
             Settings { heartbeat_every: Duration::ZERO, ..base() },
+            Settings { prefetch: 1025, ..base() },
             Settings { max_payload_bytes: 0, ..base() },
             Settings { max_payload_bytes: 8 << 20, ..base() },
             Settings { name: String::new(), ..base() },

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::engine::Engine;
 use super::outbox::Outbox;
@@ -20,8 +20,14 @@ use crate::store::{Report, Reported, RunWrite};
 /// The most reports that go to the store at once.
 pub(crate) const MAX_BATCH: usize = 4096;
 
+/// How much the reports of all agents may hold in memory until they are on record, in KiB.
+pub(crate) const ROOM_KIB: u32 = 64 * 1024;
+
 /// Reports of one agent that wait for the store.
 pub(crate) struct Request {
+    /// The memory that they take, given back when they are on record.
+    #[expect(unused, reason = "held, not read")]
+    pub(crate) room: OwnedSemaphorePermit,
     pub(crate) session: SessionRef,
     pub(crate) agent: AgentId,
     pub(crate) outbox: Arc<Outbox>,

@@ -70,6 +70,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
 async fn sweep_after(engine: &Engine, is_back: bool) -> Result<()> {
     if is_back {
         tracing::warn!(target: "mamos::upkeep", "back after a pause; agents get the time of a lease to return");
+        let _no_claims = engine.claiming.lock().await;
         adopt(engine).await?;
     }
     sweep(engine).await
@@ -153,10 +154,12 @@ fn tend(engine: &Engine, now: Timestamp) {
 }
 
 async fn prune(engine: &Engine, now: Timestamp) -> Result<()> {
-    if let Some(keep) = engine.settings.keep_ended {
-        // A batch a turn: what is left waits for the next one, and nobody waits for the store.
-        engine.store.prune(now - keep, PRUNE_LIMIT).await?;
-    }
+    let Some(keep) = engine.settings.keep_ended else { return Ok(()) };
+    // A quarter of the time at most: what is left waits for the next turn.
+    let until = tokio::time::Instant::now() + engine.settings.sweep_every / 4;
+    while engine.store.prune(now - keep, PRUNE_LIMIT).await? == PRUNE_LIMIT
+        && tokio::time::Instant::now() < until
+    {}
     Ok(())
 }
 

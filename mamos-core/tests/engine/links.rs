@@ -13,6 +13,7 @@ use mamos_core::protocol::{FromAgent, RunEvent, RunReport, ToAgent};
 use mamos_core::transport::{Connector, Frame};
 use mamos_core::{Error, ErrorKind, JobId, JobState};
 use mamos_store::MemoryStore;
+use mamos_store::faulty::{Faults, Faulty};
 
 use crate::scene::{Double, START, Scene, TTL, TestAgent, hello, secret};
 
@@ -193,13 +194,78 @@ async fn a_doubt_is_not_a_refusal_for_good() {
     let clock = Arc::new(SimulatedClock::starting_at(START));
     let scene =
         Scene::with(Arc::new(MemoryStore::new()), clock, |builder| builder.authenticator(Arc::new(gate)));
-    for (expected, is_last) in [("asleep", false), ("you are on the list", true)] {
+    for (expected, is_last) in
+        [("the orchestrator cannot decide now; try again later", false), ("you are on the list", true)]
+    {
         let link = OrchestratorLink::new(scene.connector.connect().await.unwrap());
         let hello = hello(Credentials::Registration { token: secret("t"), secret: secret("s") });
         link.send(vec![FromAgent::Hello(Box::new(hello))]).await.unwrap();
         let answer = link.receive().await.unwrap().unwrap().remove(0);
         assert_eq!(answer, ToAgent::Refused { is_final: is_last, message: expected.to_owned() });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_the_store_is_no_refusal_for_good_and_is_not_told_to_strangers() {
+    let faults = Faults { error_before: 1.0, ..Faults::default() };
+    let store = Arc::new(Faulty::new(MemoryStore::new(), faults, 7));
+    store.set_faults(false);
+    let scene = Scene::over(Arc::clone(&store) as Arc<dyn mamos_core::Store>);
+    let credentials = scene.credentials("a").await;
+    // It has started once it serves somebody.
+    scene.agent("other", 1).await;
+    store.set_faults(true);
+    let link = OrchestratorLink::new(scene.connector.connect().await.unwrap());
+    link.send(vec![FromAgent::Hello(Box::new(hello(credentials.clone())))]).await.unwrap();
+    let answer = link.receive().await.unwrap().unwrap().remove(0);
+    let message = "the orchestrator cannot decide now; try again later".to_owned();
+    assert_eq!(answer, ToAgent::Refused { is_final: false, message });
+    store.set_faults(false);
+    TestAgent::connect(&scene.connector, hello(credentials)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_done_but_reported_failed_reaches_its_agent() {
+    let faults = Faults { error_after: 1.0, ..Faults::default() };
+    let store = Arc::new(Faulty::new(MemoryStore::new(), faults, 7));
+    store.set_faults(false);
+    let scene = Scene::over(Arc::clone(&store) as Arc<dyn mamos_core::Store>);
+    let mut agent = scene.agent("a", 2).await;
+    // The queue goes on while the store lies, so that the claim is done and reported failed.
+    scene.orchestrator.pause(&"default".parse().unwrap()).await.unwrap();
+    scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    store.set_faults(true);
+    scene.orchestrator.resume(&"default".parse().unwrap()).await.unwrap_err();
+    scene.store.job(JobId::from_key("none")).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    store.set_faults(false);
+    let job = agent.jobs(1).await.remove(0);
+    assert_eq!(job.run.epoch, Epoch::from_number(1), "the claim that was reported failed");
+    agent.succeed(job.run, "2").await;
+    assert_eq!(agent.recorded().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_reads_nothing_is_cut_off_all_the_same() {
+    let scene = Scene::new();
+    let agent = scene.agent("a", 1).await;
+    // It fills its link with reports, whose acknowledgements it never reads, until it has to wait.
+    let fills = async {
+        let run = RunRef { job: JobId::from_key("x"), epoch: Epoch::from_number(1) };
+        for first in 1.. {
+            let reports = vec![RunReport { run, event: RunEvent::Started }];
+            agent.link.send(vec![FromAgent::Reports { first, reports }]).await.unwrap();
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(200), fills).await;
+    scene.orchestrator.decommission_agent(&agent.welcome.agent).await.unwrap();
+    let cut = async {
+        while agent.link.send(vec![FromAgent::Slots { total: 1 }]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), cut).await.expect("the link goes on");
 }
 
 /// Each hostile act ends the link it came on, and nothing else.

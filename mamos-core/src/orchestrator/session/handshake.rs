@@ -1,0 +1,263 @@
+//! The handshake: who an agent is, whether it may work, and what it holds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::engine::Engine;
+use super::super::outbox::Outbox;
+use super::super::registry::{Held, NewLink};
+use super::super::settle;
+use super::{FAREWELL_WITHIN, Session};
+use crate::agent::state::AgentState;
+use crate::agent::{AgentProfile, AgentRecord};
+use crate::auth::{Admitted, Credentials};
+use crate::event::What;
+use crate::id::{AgentId, SessionId};
+use crate::lease::{RunRef, SessionRef};
+use crate::protocol::link::AgentLink;
+use crate::protocol::{self, FromAgent, Hello, ToAgent, Welcome};
+use crate::store::{Attach, Attached, HeldJob};
+use crate::{Error, ErrorKind, Result};
+
+/// A stranger has this long to introduce itself.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// A clock that is off by more than this is worth a warning.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+/// The most runs that an agent may claim to know: all its slots and more prefetch than is ever sent.
+const MAX_KNOWN_RUNS: usize = 200_000;
+
+/// The handshake: who is it, may it work, and what does it hold?
+pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
+    let hello = tokio::time::timeout(HELLO_WITHIN, first_message(link))
+        .await
+        .map_err(|_| Error::new(ErrorKind::Denied, "session.open", "no hello within 10 s"))??;
+    let version = protocol::negotiate(hello.oldest_version, hello.version)?;
+    hello.profile.check()?;
+    if hello.runs.len() > MAX_KNOWN_RUNS {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            "session.open",
+            "it claims to know over 200000 runs",
+        ));
+    }
+    let now = engine.now();
+    let off = now.since(hello.now).max(hello.now.since(now));
+    let Admitted { agent, issued } =
+        engine.authenticator.admit(&hello.credentials, &hello.profile, now).await.map_err(undecided)?;
+    if off > CLOCK_TOLERANCE {
+        // A warning only: nothing depends on an agent's clock.
+        tracing::warn!(target: "mamos::session", agent_id = %agent, ?off, "the clock of an agent is off");
+    }
+    if matches!(hello.credentials, Credentials::Registration { .. }) {
+        engine.tell(What::AgentRegistered { agent: agent.clone() });
+    }
+    // From here on nothing is sent on an earlier link of this agent: what it does not name in its hello
+    // and was claimed for it before, it never got.
+    supersede(engine, &agent, hello.session);
+    let attached = attach(engine, &agent, &hello).await.map_err(undecided)?;
+    let welcome = Welcome {
+        version,
+        agent: agent.clone(),
+        issued,
+        session: attached.session.id,
+        is_resumed: attached.is_resumed,
+        heartbeat_every: engine.settings.heartbeat_every,
+        lease_ttl: engine.settings.lease_ttl,
+    };
+    let is_resumed = attached.is_resumed;
+    let session = attached.session;
+    let outbox = enter(engine, &agent, hello, attached, welcome).await?;
+    engine.tell(What::AgentConnected { agent: agent.clone(), session: session.id, is_resumed });
+    tracing::info!(target: "mamos::session", agent_id = %agent, peer = link.peer(), is_resumed, "an agent connected");
+    Ok(Session { session, agent, outbox })
+}
+
+async fn first_message(link: &AgentLink) -> Result<Hello> {
+    loop {
+        let messages = link.receive().await?.ok_or_else(|| {
+            Error::new(ErrorKind::Closed, "session.open", "it closed the connection without a hello")
+        })?;
+        let mut messages = messages.into_iter();
+        match (messages.next(), messages.next()) {
+            (None, _) => {}
+            (Some(FromAgent::Hello(hello)), None) => return Ok(*hello),
+            _ => {
+                let message = "a stranger may send one hello and nothing else";
+                return Err(Error::new(ErrorKind::Denied, "session.open", message));
+            }
+        }
+    }
+}
+
+/// Ends earlier links of the agent. One of another session belongs to another process: that one must
+/// not come back.
+fn supersede(engine: &Engine, agent: &AgentId, resumes: Option<SessionId>) {
+    let mut registry = engine.registry();
+    let earlier: Vec<SessionRef> =
+        registry.links().filter(|link| link.agent == *agent).map(|link| link.session).collect();
+    for session in earlier {
+        if let Some(link) = registry.disconnect(session) {
+            let is_same_process = resumes == Some(session.id);
+            link.outbox.close((!is_same_process).then_some(ToAgent::Superseded));
+        }
+    }
+}
+
+async fn attach(engine: &Engine, agent: &AgentId, hello: &Hello) -> Result<Attached> {
+    let now = engine.now();
+    let request = Attach {
+        agent: agent.clone(),
+        profile: hello.profile.clone(),
+        resume: hello.session,
+        fresh: SessionId::from_parts(now, engine.entropy().id()),
+        known: hello.runs.clone(),
+        ttl: engine.settings.lease_ttl,
+        orchestrator: engine.settings.name.clone(),
+    };
+    engine.store.attach(request, now).await
+}
+
+/// Puts the agent into the registry, with what it holds.
+async fn enter(
+    engine: &Engine,
+    agent: &AgentId,
+    hello: Hello,
+    attached: Attached,
+    welcome: Welcome,
+) -> Result<Arc<Outbox>> {
+    let record = agent_record(engine, agent).await?;
+    let now = engine.now();
+    let outbox = Arc::new(Outbox::default());
+    outbox.greet(ToAgent::Welcome(Box::new(welcome)));
+    if !attached.unknown.is_empty() {
+        outbox.order(ToAgent::Kill { runs: attached.unknown });
+    }
+    let link = NewLink {
+        session: attached.session,
+        agent: agent.clone(),
+        outbox: Arc::clone(&outbox),
+        labels: record.effective_labels(),
+        prefetch: prefetch(engine, &hello.profile),
+        profile: hello.profile,
+        is_draining: record.is_draining,
+        held: attached.held.iter().map(held).collect(),
+        now,
+    };
+    {
+        let mut registry = engine.registry();
+        if registry.link(attached.session.id).is_some_and(|other| other.session.link > attached.session.link)
+        {
+            return Err(Error::new(ErrorKind::Unavailable, "session.open", "a later link took over"));
+        }
+        for link in registry.connect(link) {
+            link.outbox.close(None);
+        }
+        for (_, lane, _) in &attached.returned {
+            registry.lane_ready_by_id(*lane);
+        }
+    }
+    for (run, _, state) in attached.returned {
+        settle::taken_away(engine, run, state, now);
+    }
+    let caught_up = catch_up(engine, agent, attached.session, &attached.held, &outbox).await;
+    if let Err(error) = caught_up {
+        engine.registry().disconnect(attached.session);
+        return Err(error);
+    }
+    engine.dispatch.notify_one();
+    Ok(outbox)
+}
+
+/// Does what was decided about the agent while it was in no registry: between leaving its earlier link
+/// and entering with this one, nobody could reach it.
+async fn catch_up(
+    engine: &Engine,
+    agent: &AgentId,
+    session: SessionRef,
+    attached: &[HeldJob],
+    outbox: &Outbox,
+) -> Result<()> {
+    let record = agent_record(engine, agent).await?;
+    if record.state == AgentState::Decommissioned {
+        engine.store.detach(session, engine.now()).await.map_err(undecided)?;
+        let message = "this agent was decommissioned; register it as a new one";
+        return Err(Error::new(ErrorKind::Denied, "session.open", message));
+    }
+    if record.is_draining {
+        engine.registry().change(session, |link| link.is_draining = true);
+        outbox.order(ToAgent::Drain);
+    }
+    if attached.is_empty() {
+        return Ok(());
+    }
+    let now_held = engine.store.held(session.id).await.map_err(undecided)?;
+    for job in &now_held {
+        if let Some(cancel) = &job.cancel {
+            outbox.cancel(job.claimed.run, cancel.grace);
+        }
+    }
+    let still: BTreeSet<RunRef> = now_held.iter().map(|job| job.claimed.run).collect();
+    let taken = attached.iter().map(|job| job.claimed.run).filter(|run| !still.contains(run));
+    let taken: Vec<RunRef> = taken.collect();
+    if !taken.is_empty() {
+        let mut registry = engine.registry();
+        for run in &taken {
+            registry.ended(session.id, *run);
+        }
+        drop(registry);
+        outbox.order(ToAgent::Kill { runs: taken });
+    }
+    Ok(())
+}
+
+fn held(job: &HeldJob) -> (RunRef, Held) {
+    let claimed = &job.claimed;
+    let bytes = u32::try_from(claimed.payload.len()).unwrap_or(u32::MAX);
+    (claimed.run, Held { epoch: claimed.run.epoch, lane: claimed.lane, is_started: job.is_started, bytes })
+}
+
+async fn agent_record(engine: &Engine, agent: &AgentId) -> Result<AgentRecord> {
+    let record = engine.store.agent(agent).await.map_err(undecided)?;
+    record
+        .ok_or_else(|| Error::new(ErrorKind::Denied, "session.open", "the agent is gone; register it again"))
+}
+
+/// What the peer did is told to the peer. A fault on this side is not its business and no refusal for
+/// good: it may try again.
+fn undecided(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::LimitExceeded | ErrorKind::Unsupported => error,
+        ErrorKind::Unavailable | ErrorKind::Closed => {
+            tracing::warn!(target: "mamos::session", %error, "an agent cannot be admitted now");
+            later()
+        }
+        _ => {
+            tracing::error!(target: "mamos::session", %error, "an agent cannot be admitted");
+            later()
+        }
+    }
+}
+
+fn later() -> Error {
+    let message = "the orchestrator cannot decide now; try again later";
+    Error::new(ErrorKind::Unavailable, "session.open", message)
+}
+
+/// A small agent gets a small prefetch: no more than it has slots.
+fn prefetch(engine: &Engine, profile: &AgentProfile) -> u32 {
+    engine.settings.prefetch.min(profile.slots)
+}
+
+pub(super) async fn refuse(engine: &Engine, link: &AgentLink, error: Error) {
+    let (peer, reason) = (link.peer(), error.to_string());
+    if error.kind() == ErrorKind::Closed {
+        return;
+    }
+    tracing::warn!(target: "mamos::session", peer, reason, "a peer was refused");
+    let is_final = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed);
+    let refused = ToAgent::Refused { is_final, message: error.message().to_owned() };
+    // Whoever does not read does not learn why.
+    let _ = tokio::time::timeout(FAREWELL_WITHIN, link.send(vec![refused])).await;
+    engine.tell(What::AgentRefused { peer, reason });
+}
