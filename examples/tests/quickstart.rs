@@ -102,7 +102,7 @@ fn one_command_runs_fails_or_is_denied_and_its_exit_code_says_which() {
 }
 
 #[test]
-fn an_interrupted_tour_stops_its_agents_and_goes_on_with_the_next() {
+fn an_interrupted_tour_stops_its_agents_and_keeps_what_was_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let mut child = quickstart(directory.path(), &["--json", "--jobs", "100000"])
         .stdout(Stdio::null())

@@ -18,7 +18,8 @@ use super::numbers::Square;
 const CHUNK: u32 = 1000;
 /// After this long without news, the store is asked what is left.
 const QUIET: Duration = Duration::from_secs(1);
-/// After this long without any job ending, what is left is given up for lost.
+/// After this long without any job ending, one of an earlier run included, what is left is given up for
+/// lost.
 const STALLED: Duration = Duration::from_secs(20);
 const OPEN: [JobState; 5] =
     [JobState::Blocked, JobState::Scheduled, JobState::Ready, JobState::Leased, JobState::Running];
@@ -29,6 +30,7 @@ pub(super) struct Batch {
     pub(super) accepted: Vec<JobId>,
     open: HashSet<JobId>,
     events: EventStream,
+    moved_at: Instant,
 }
 
 /// What happened to the agent.
@@ -59,7 +61,7 @@ impl Batch {
             accepted.extend(stored.map(|answer| answer.id));
         }
         let open = accepted.iter().copied().collect();
-        Ok(Self { labels, accepted, open, events })
+        Ok(Self { labels, accepted, open, events, moved_at: Instant::now() })
     }
 
     /// Waits until all have ended or nothing moves any more. Kills the agent with SIGKILL when two in
@@ -71,14 +73,10 @@ impl Batch {
     ) -> Result<Killed> {
         let bar = bar(self.accepted.len());
         let mut killed = None;
-        let mut moved = (Instant::now(), self.open.len());
-        while !self.open.is_empty() && moved.0.elapsed() < STALLED {
+        while !self.open.is_empty() && self.moved_at.elapsed() < STALLED {
             self.news(orchestrator).await?;
             let done = self.accepted.len() - self.open.len();
             bar.set_position(done as u64);
-            if self.open.len() != moved.1 {
-                moved = (Instant::now(), self.open.len());
-            }
             if killed.is_none()
                 && done * 5 >= self.accepted.len() * 2
                 && let Some(live) = victim.live(orchestrator).filter(|live| live.held > 0)
@@ -98,10 +96,15 @@ impl Batch {
             Ok(Some(Seen::Event(event))) => match event.what {
                 What::JobSettled { run, state, .. } | What::JobRescued { run, state } if state.is_final() => {
                     self.open.remove(&run.job);
+                    self.moved_at = Instant::now();
                 }
                 _ => {}
             },
-            Ok(Some(Seen::Missed(_))) | Err(_) => self.open = self.find_open(orchestrator).await?,
+            Ok(Some(Seen::Missed(_))) => {
+                self.open = self.find_open(orchestrator).await?;
+                self.moved_at = Instant::now();
+            }
+            Err(_quiet) => self.open = self.find_open(orchestrator).await?,
             Ok(None) => anyhow::bail!("the orchestrator is gone"),
         }
         Ok(())
