@@ -1,5 +1,7 @@
 //! Where a job is and what it waits for, as data.
 
+use std::fmt;
+
 use super::engine::Engine;
 use super::registry::Link;
 use crate::clock::Timestamp;
@@ -88,6 +90,61 @@ pub enum Busy {
     Silent,
 }
 
+/// The end of a sentence that begins with "it waits for".
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing: it has ended"),
+            Self::Approval => f.write_str("an approval"),
+            Self::Time { until } => write!(f, "its time, {until}"),
+            Self::Backoff { until, attempt, failure: None } => write!(f, "attempt {attempt} at {until}"),
+            Self::Backoff { until, attempt, failure: Some(failure) } => {
+                write!(f, "attempt {attempt} at {until}, after {failure}")
+            }
+            Self::PausedQueue(queue) => write!(f, "queue {queue} to go on; it is paused"),
+            Self::AgentOfKind(kind) => write!(f, "an agent that can run {kind}; none is connected"),
+            Self::MatchingAgent { unmet } => {
+                f.write_str("an agent whose labels fit")?;
+                each(f, unmet, "does not meet")
+            }
+            Self::FreeSlot { agents } => {
+                f.write_str("a free slot")?;
+                each(f, agents, "is")
+            }
+            Self::Dispatch => f.write_str("its turn, which comes at once"),
+            Self::Start { agent } => write!(f, "{} to start it", named(agent)),
+            Self::End { agent, since, is_cancel_requested } => {
+                write!(f, "{} to end it", named(agent))?;
+                if let Some(since) = since {
+                    write!(f, "; it runs since {since}")?;
+                }
+                if *is_cancel_requested { f.write_str(", and was asked to stop") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Draining => "draining",
+            Self::Silent => "silent",
+        })
+    }
+}
+
+fn each<T: fmt::Display>(f: &mut fmt::Formatter<'_>, agents: &[(AgentId, T)], verb: &str) -> fmt::Result {
+    agents.iter().enumerate().try_for_each(|(index, (agent, what))| {
+        let separator = if index == 0 { ": " } else { ", " };
+        write!(f, "{separator}{agent} {verb} {what}")
+    })
+}
+
+fn named(agent: &Option<AgentId>) -> String {
+    agent.as_ref().map_or_else(|| "its agent".to_owned(), |agent| format!("agent {agent}"))
+}
+
 /// Explains a job.
 pub(crate) async fn explain(engine: &Engine, id: JobId) -> Result<Why> {
     let record = engine.store.job(id).await?.ok_or_else(|| not_found(id))?;
@@ -158,5 +215,41 @@ fn busy(link: &Link) -> Option<Busy> {
         Some(Busy::Full)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::AgentKind;
+
+    #[test]
+    fn reasons_read_as_the_end_of_a_sentence() {
+        let agent = AgentId::from_parts(AgentKind::new("a").unwrap(), Timestamp::EPOCH, 1);
+        let failure = Some("exit_code: exit code 1".to_owned());
+        let cases = [
+            (
+                WaitsFor::Backoff { until: Timestamp::EPOCH, attempt: 2, failure },
+                "attempt 2 at 1970-01-01T00:00:00.000000Z, after exit_code: exit code 1".to_owned(),
+            ),
+            (
+                WaitsFor::MatchingAgent { unmet: vec![(agent.clone(), "zone=eu".to_owned())] },
+                format!("an agent whose labels fit: {agent} does not meet zone=eu"),
+            ),
+            (
+                WaitsFor::FreeSlot {
+                    agents: vec![(agent.clone(), Busy::Full), (agent.clone(), Busy::Silent)],
+                },
+                format!("a free slot: {agent} is full, {agent} is silent"),
+            ),
+            (
+                WaitsFor::End { agent: Some(agent.clone()), since: None, is_cancel_requested: true },
+                format!("agent {agent} to end it, and was asked to stop"),
+            ),
+            (WaitsFor::Start { agent: None }, "its agent to start it".to_owned()),
+        ];
+        for (waits_for, text) in cases {
+            assert_eq!(waits_for.to_string(), text);
+        }
     }
 }
