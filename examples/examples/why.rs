@@ -52,7 +52,7 @@ async fn run() -> Result<Vec<WaitsFor>> {
     let mut reasons = Vec::new();
     for job in jobs {
         let why = orchestrator.why(job.id()).await?;
-        println!("{} is {:?} and waits for {:?}", why.job, why.state, why.waits_for);
+        println!("job {} is {} and waits for {}", why.job, why.state.as_str(), why.waits_for);
         reasons.push(why.waits_for);
     }
     Ok(reasons)

@@ -80,6 +80,11 @@ fn one_command_runs_fails_or_is_denied_and_its_exit_code_says_which() {
     assert_eq!(code(&failed), Some(7), "{}", text(&failed.stderr));
     assert!(text(&failed.stdout).contains("No such file"), "what it printed is shown, both streams");
 
+    let said = text(&failed.stderr);
+    let job = said.split_whitespace().last().unwrap();
+    let why = text(&run(&["why", job]).stdout);
+    assert!(why.contains("command:directory-size, is dead") && why.contains("exit_code"), "{why}");
+
     for (arguments, why) in [
         (&["run", "reboot"][..], "not on the whitelist"),
         (&["run", "directory-size", "path=/etc/shadow"], "is not under /usr"),

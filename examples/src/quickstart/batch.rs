@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use mamos_core::event::What;
 use mamos_core::job::labels::Labels;
 use mamos_core::orchestrator::{EventStream, Seen};
@@ -126,9 +126,13 @@ impl Batch {
 fn bar(length: usize) -> ProgressBar {
     // On standard error, and nothing at all if that is no terminal.
     let bar = ProgressBar::new(length as u64);
-    let style = ProgressStyle::with_template("  {bar:40} {pos}/{len} {per_sec:>12}  {msg}");
+    let style = ProgressStyle::with_template("  {bar:40} {pos}/{len} {rate:>8}  {msg}");
     if let Ok(style) = style {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // What cannot be drawn is not worth a word.
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar
 }

@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Ran {
     Succeeded,
-    Failed(Failure),
+    Failed(JobId, Failure),
     Denied(String),
 }
 
@@ -76,8 +76,9 @@ async fn run_on(
     agent.stop().await?;
     Ok(match ran? {
         Ran::Succeeded => Ending::Fine,
-        Ran::Failed(failure) => {
+        Ran::Failed(job, failure) => {
             voice.complain(format_args!("the command failed: {failure}"));
+            voice.complain(format_args!("its history: quickstart why {job}"));
             Ending::CommandFailed
         }
         Ran::Denied(why) => {
@@ -128,7 +129,7 @@ pub(super) async fn show(orchestrator: &Orchestrator, request: CommandRequest, v
     };
     let record = handle.record().await?;
     shown.rest(orchestrator, RunRef { job: record.spec.id, epoch: record.epoch }, voice).await?;
-    outcome(ended)
+    outcome(handle.id(), ended)
 }
 
 /// How much of a run's log was shown. Events only say that there is more; the store has the bytes.
@@ -152,12 +153,12 @@ impl Shown {
     }
 }
 
-fn outcome(ended: Result<CommandOutput, WaitError>) -> Result<Ran> {
+fn outcome(job: JobId, ended: Result<CommandOutput, WaitError>) -> Result<Ran> {
     match ended {
         Ok(_) => Ok(Ran::Succeeded),
         Err(WaitError::Dead(failure)) if is_denial(&failure) => Ok(Ran::Denied(failure.message)),
-        Err(WaitError::Dead(failure)) => Ok(Ran::Failed(failure)),
-        Err(WaitError::Cancelled(reason)) => Ok(Ran::Failed(Failure::new("cancelled", reason))),
+        Err(WaitError::Dead(failure)) => Ok(Ran::Failed(job, failure)),
+        Err(WaitError::Cancelled(reason)) => Ok(Ran::Failed(job, Failure::new("cancelled", reason))),
         Err(error) => Err(error.into()),
     }
 }

@@ -134,7 +134,7 @@ impl Tour<'_> {
             self.voice.say(format_args!("> {line}"));
             match command::show(self.orchestrator, request, self.voice).await? {
                 Ran::Succeeded => counts.succeeded += 1,
-                Ran::Failed(failure) => {
+                Ran::Failed(_, failure) => {
                     counts.failed += 1;
                     self.voice.say(format_args!("  failed: {failure}"));
                 }

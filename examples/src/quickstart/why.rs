@@ -16,7 +16,9 @@ pub(super) async fn run(place: &Place, job: JobId, voice: &Voice) -> Result<Endi
     voice.say(format_args!("job {job}, a {}, is {}", record.spec.lane.kind(), why.state.as_str()));
     match why.waits_for {
         WaitsFor::Nothing => {}
-        waits_for => voice.say(format_args!("  it waits for {waits_for:?}")),
+        // Agents are connected to the quickstart that runs, if one does, and not to this look at its file.
+        WaitsFor::AgentOfKind(kind) => voice.say(format_args!("  it waits for an agent that can run {kind}")),
+        waits_for => voice.say(format_args!("  it waits for {waits_for}")),
     }
     if let Some(failure) = &record.failure {
         voice.say(format_args!("  {failure}"));
