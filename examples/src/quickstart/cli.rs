@@ -19,9 +19,9 @@ pub struct Cli {
     /// Print one JSON object on standard output at the end; all talk goes to standard error
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// How many typed jobs the tour runs
+    /// How many typed jobs the tour runs, 1000 to 1000000
     #[arg(long, value_name = "COUNT", default_value_t = 10_000,
-          value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+          value_parser = clap::value_parser!(u32).range(1000..=1_000_000))]
     pub(super) jobs: u32,
     #[command(subcommand)]
     pub(super) order: Option<Order>,
