@@ -1,11 +1,13 @@
 //! The whole of MAMOS in one process under a seed, and as real processes that are killed.
 //!
+//! - [`crash`]: what the processes that are killed have in common.
 //! - [`history`]: what clients, handlers and the store saw.
 //! - [`checker`]: reads a history and says which promises it breaks.
 //! - [`recorder`]: a store that writes down what another store did.
 //! - [`simulate`](simulate::simulate): the whole system under a seed, in virtual time.
 
 pub mod checker;
+pub mod crash;
 pub mod history;
 pub mod recorder;
 pub mod simulate;

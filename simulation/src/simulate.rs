@@ -14,7 +14,7 @@ use crate::clients::QUEUES;
 use crate::history::Entry;
 use crate::jobs::printed;
 use crate::recorder::final_look;
-use crate::world::World;
+use crate::world::{LEASE_TTL, World};
 
 /// After the chaos everything must have come to rest within this time. Agents wait up to 30 s between
 /// two tries to connect, and jobs run one after the other.
@@ -166,7 +166,7 @@ async fn rest(world: &mut World, by: Instant, stuck: &mut Vec<String>) -> anyhow
         }
     }
     // What an agent thinks is not enough: it may talk to a machine that is gone.
-    let by = Instant::now() + Duration::from_secs(180);
+    let by = Instant::now() + 2 * LEASE_TTL + Duration::from_secs(40);
     while orchestrator.live_agents().len() < world.crew.len() && Instant::now() < by {
         sleep(Duration::from_millis(500)).await;
     }

@@ -27,6 +27,9 @@ struct Arguments {
     /// How many seeds at once. Default: one for each processor.
     #[arg(long)]
     threads: Option<usize>,
+    /// How many seconds of virtual time things go wrong.
+    #[arg(long, default_value_t = 40)]
+    chaos: u64,
     /// What to log under --seed, as in RUST_LOG.
     #[arg(long, default_value = "info")]
     log: String,
@@ -35,7 +38,7 @@ struct Arguments {
 #[expect(clippy::print_stdout, reason = "this is what the program is for")]
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let options = Options::default();
+    let options = Options { chaos_for: Duration::from_secs(arguments.chaos), ..Options::default() };
     if let Some(seed) = arguments.seed {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::try_new(&arguments.log)?)
