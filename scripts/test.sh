@@ -33,6 +33,8 @@ say "simulation: 300 seeds"
 cargo run --release --quiet -p mamos-simulation --bin mamos-sim -- --seeds 300
 
 say "real crashes: 50 rounds of kill -9"
+# The driver starts its two victims from beside itself.
+cargo build --release --quiet -p mamos-simulation --bins
 cargo run --release --quiet -p mamos-simulation --bin mamos-crash -- --rounds 50
 
 say "all tests passed"

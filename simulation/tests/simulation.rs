@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mamos_simulation::checker::Violation;
 use mamos_simulation::simulate::{Options, simulate};
 use mamos_store::broken::Flaw;
 
@@ -26,10 +27,24 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
-/// Gives the first seed under which a store with the flaw is caught.
-fn caught_at(flaw: Flaw) -> Option<u64> {
+/// Seeds that once failed, with the time of their chaos.
+#[test]
+fn seeds_that_once_found_a_fault_find_none_any_more() {
+    // 48: a hello that arrived late superseded the agent that had sent it, which then ended.
+    for (seed, seconds) in [(48, 20)] {
+        let options = Options { chaos_for: Duration::from_secs(seconds), ..Options::default() };
+        let report = simulate(seed, &options).unwrap();
+        assert!(report.is_good(), "seed {seed}: {:?} {:?}", report.violations, report.stuck);
+    }
+}
+
+/// Gives the first seed under which a store with the flaw is caught, and how.
+fn caught_at(flaw: Flaw) -> Option<(u64, Violation)> {
     let options = Options { flaw: Some(flaw), chaos_for: Duration::from_secs(20), ..Options::default() };
-    (1..=300).find(|seed| simulate(*seed, &options).is_ok_and(|report| !report.violations.is_empty()))
+    (1..=300).find_map(|seed| {
+        let report = simulate(seed, &options).ok()?;
+        report.violations.into_iter().next().map(|violation| (seed, violation))
+    })
 }
 
 macro_rules! caught {
@@ -37,25 +52,21 @@ macro_rules! caught {
         $(
             #[test]
             fn $test() {
-                let seed = caught_at(Flaw::$flaw);
-                println!("{:?} is caught by seed {seed:?}", Flaw::$flaw);
-                assert!(seed.is_some(), "{:?} stays unnoticed under 300 seeds", Flaw::$flaw);
+                let caught = caught_at(Flaw::$flaw);
+                println!("{:?} is caught: {caught:?}", Flaw::$flaw);
+                assert!(caught.is_some(), "{:?} stays unnoticed under 300 seeds", Flaw::$flaw);
             }
         )+
     };
 }
 
+// Other flaws of `Broken` do no harm here: the engine keeps to the rules that the store forgets, or the
+// fencing by epoch holds without them. The conformance kit catches those.
 caught! {
     a_store_that_ignores_the_epoch_is_caught: IgnoresEpoch,
-    a_store_that_ignores_the_session_is_caught: IgnoresSession,
     a_store_that_leases_a_job_twice_is_caught: ClaimsTwice,
     a_store_whose_epochs_stand_still_is_caught: EpochStandsStill,
     a_store_that_loses_jobs_is_caught: LosesJobs,
     a_store_in_which_ends_change_is_caught: EndsCanChange,
-    a_store_that_leaves_superseded_sessions_open_is_caught: LeavesOldSessionsOpen,
-    a_store_that_lets_lost_sessions_claim_is_caught: LeasesNeverExpire,
-    a_store_that_takes_logs_with_gaps_is_caught: AcceptsLogGaps,
     a_store_that_misaligns_verdicts_is_caught: MisalignsVerdicts,
-    a_store_that_forgets_crashes_is_caught: ForgetsCrashes,
-    a_store_that_forgets_known_runs_is_caught: ForgetsKnownRuns,
 }

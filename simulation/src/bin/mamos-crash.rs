@@ -43,7 +43,11 @@ impl Victim {
         self.life += 1;
         let arguments = self.arguments.iter().map(|part| part.replace("{life}", &self.life.to_string()));
         let child = Command::new(&self.program).args(arguments).spawn();
-        self.child = Some(child.with_context(|| format!("cannot start {}", self.program.display()))?);
+        let advice = || {
+            let program = self.program.display();
+            format!("cannot start {program}; build it with `cargo build -p mamos-simulation --bins`")
+        };
+        self.child = Some(child.with_context(advice)?);
         Ok(())
     }
 
