@@ -31,7 +31,8 @@ fn the_same_seed_gives_the_same_history() {
 #[test]
 fn seeds_that_once_found_a_fault_find_none_any_more() {
     // 48: a hello that arrived late superseded the agent that had sent it, which then ended.
-    for (seed, seconds) in [(48, 20)] {
+    const ONCE_BAD: &[(u64, u64)] = &[(48, 20)];
+    for (seed, seconds) in ONCE_BAD.iter().copied() {
         let options = Options { chaos_for: Duration::from_secs(seconds), ..Options::default() };
         let report = simulate(seed, &options).unwrap();
         assert!(report.is_good(), "seed {seed}: {:?} {:?}", report.violations, report.stuck);
