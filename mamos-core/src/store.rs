@@ -53,6 +53,10 @@ pub trait JobStore: Send + Sync + 'static {
     /// limit. Lanes whose queue is paused give nothing. A taker whose session is not current (closed,
     /// expired at `now`, or of an earlier link) gets nothing and is named in
     /// [`Claimed::stale`].
+    ///
+    /// A store may give fewer jobs than asked for although more are ready, so that one answer with
+    /// large payloads does not fill the memory: it then says so in [`Claimed::has_more`], and gives
+    /// each group at least one job unless it had to bury what it found.
     async fn claim(&self, groups: Vec<ClaimGroup>, now: Timestamp) -> Result<Claimed>;
 
     /// Writes what agents report about their runs, in order.
@@ -268,6 +272,9 @@ pub struct Claimed {
     pub stale: Vec<SessionId>,
     /// When the next scheduled job of any lane is due, if one is.
     pub next_due: Option<Timestamp>,
+    /// Did a bound of the store's own, and not the limits of the takers, end the claim, so that more
+    /// jobs may be ready right now?
+    pub has_more: bool,
 }
 
 /// One report about a run, with the session it came from.

@@ -115,7 +115,7 @@ fn send(engine: &Engine, groups: &[ClaimGroup], claimed: Claimed, now: Timestamp
     }
     for (group, left) in groups.iter().zip(left) {
         let has_stale = group.takers.iter().any(|taker| claimed.stale.contains(&taker.session.id));
-        if left == 0 || has_stale {
+        if left == 0 || has_stale || claimed.has_more {
             for lane in &group.lanes {
                 registry.lane_ready_by_id(*lane);
             }
