@@ -10,6 +10,7 @@
 mod agents;
 mod changes;
 mod claim;
+mod corrupt;
 mod enqueue;
 mod errors;
 mod jobs;

@@ -13,7 +13,8 @@ use mamos_core::lease::Epoch;
 use mamos_core::store::LogPiece;
 use sqlx::sqlite::SqliteRow;
 
-use super::errors::Fault;
+use super::corrupt::{self, Broken};
+use super::errors::{Fault, readable};
 use super::rows::{Details, HotJob, end_number, get, hot_columns, state_number, stream_number};
 use super::sql::Listed;
 use super::writer::Tx;
@@ -48,21 +49,41 @@ struct EndedRun {
 }
 
 impl Changes {
-    /// Reads the jobs with these ids; those that do not exist are left out.
+    /// Reads the jobs with these ids; those that do not exist are left out. Fails if one of them cannot
+    /// be understood, so that whoever asks for it learns why.
     pub(super) async fn read(tx: &mut Tx, ids: &[JobId]) -> Result<Self, Fault> {
-        static JOBS: Listed =
-            Listed::new(concat!("SELECT ", hot_columns!(), " FROM mamos_job j WHERE j.id IN ("), 1, ")");
-        let found = JOBS.fetch(&mut tx.connection, ids, |values, id| {
-            values.add(id.as_bytes().as_slice());
-        });
-        Self::of_rows(&found.await?)
+        let (changes, broken) = Self::decode(&read_rows(tx, ids).await?)?;
+        match broken.into_iter().next() {
+            Some((_, fault)) => Err(fault),
+            None => Ok(changes),
+        }
     }
 
-    /// Takes jobs from rows of [`hot_columns`].
-    pub(super) fn of_rows(rows: &[SqliteRow]) -> Result<Self, Fault> {
+    /// The same, but those that cannot be understood are buried at `now` and left out.
+    pub(super) async fn read_or_bury(tx: &mut Tx, ids: &[JobId], now: Timestamp) -> Result<Self, Fault> {
+        let rows = read_rows(tx, ids).await?;
+        Self::of_rows(tx, &rows, now).await
+    }
+
+    /// Takes jobs from rows of [`hot_columns`]. Those that cannot be understood are buried at `now` and
+    /// left out.
+    pub(super) async fn of_rows(tx: &mut Tx, rows: &[SqliteRow], now: Timestamp) -> Result<Self, Fault> {
+        let (changes, broken) = Self::decode(rows)?;
+        corrupt::bury(tx, &broken, now).await?;
+        Ok(changes)
+    }
+
+    fn decode(rows: &[SqliteRow]) -> Result<(Self, Vec<Broken>), Fault> {
         let mut changes = Self::default();
+        let mut broken = Vec::new();
         for row in rows {
-            let job = HotJob::decode(row)?;
+            let job = match HotJob::decode(row) {
+                Ok(job) => job,
+                Err(fault) => {
+                    broken.push((get(row, 0)?, fault));
+                    continue;
+                }
+            };
             // Lists are cut into chunks, and an id may stand in two of them.
             if let Entry::Vacant(entry) = changes.by_id.entry(job.id) {
                 entry.insert(changes.jobs.len());
@@ -70,10 +91,11 @@ impl Changes {
             }
         }
         changes.is_changed = vec![false; changes.jobs.len()];
-        Ok(changes)
+        Ok((changes, broken))
     }
 
-    /// Reads the retry policies and crash limits of jobs: [`Changes::facts`] has defaults otherwise.
+    /// Reads the retry policies and crash limits of jobs: [`Changes::facts`] has defaults otherwise,
+    /// and for those that cannot be understood, which the next claim buries.
     pub(super) async fn read_policies(&mut self, tx: &mut Tx, indexes: &[usize]) -> Result<(), Fault> {
         static DETAILS: Listed =
             Listed::new("SELECT seq, details FROM mamos_spec WHERE details IS NOT NULL AND seq IN (", 1, ")");
@@ -82,7 +104,10 @@ impl Changes {
             values.add(*seq);
         });
         for row in &found.await? {
-            self.policies.insert(get(row, 0)?, Details::decode(get(row, 1)?)?.policy());
+            let details = get(row, 1).and_then(Details::decode);
+            if let Some(details) = readable(details, "details of a job")? {
+                self.policies.insert(get(row, 0)?, details.policy());
+            }
         }
         Ok(())
     }
@@ -333,6 +358,16 @@ impl Changes {
         done.await?;
         Ok(())
     }
+}
+
+/// The rows of the jobs with these ids.
+async fn read_rows(tx: &mut Tx, ids: &[JobId]) -> Result<Vec<SqliteRow>, Fault> {
+    static JOBS: Listed =
+        Listed::new(concat!("SELECT ", hot_columns!(), " FROM mamos_job j WHERE j.id IN ("), 1, ")");
+    let found = JOBS.fetch(&mut tx.connection, ids, |values, id| {
+        values.add(id.as_bytes().as_slice());
+    });
+    found.await
 }
 
 /// What is to be written, and what is to be removed.

@@ -19,6 +19,18 @@ pub(super) enum Fault {
     Closed,
 }
 
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sql(error) => error.fmt(f),
+            Self::Copied((_, message), source) => write!(f, "{message}: {source}"),
+            Self::Corrupt(message) => message.fmt(f),
+            Self::Refused(_, message) => message.fmt(f),
+            Self::Closed => f.write_str("the store was closed"),
+        }
+    }
+}
+
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
@@ -40,6 +52,14 @@ impl Fault {
             Self::Refused(kind, message) => Self::Refused(*kind, message),
             Self::Closed => Self::Closed,
         }
+    }
+
+    /// Is it what stands in a row that is wrong, and not the database?
+    pub(super) fn is_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt(_) | Self::Sql(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+        )
     }
 
     /// Did an index of unique values refuse a row?
@@ -70,6 +90,19 @@ impl Fault {
                 Error::new(kind, operation, format!("{file}: {message}")).with_source(error)
             }
         }
+    }
+}
+
+/// What was decoded. `None`, and a line in the host's log, if one row cannot be understood: that must
+/// not stop what is done with the others.
+pub(super) fn readable<T>(decoded: Result<T, Fault>, what: &'static str) -> Result<Option<T>, Fault> {
+    match decoded {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.is_content() => {
+            tracing::error!(target: "mamos::store", what, %fault, "a row cannot be understood and is left out");
+            Ok(None)
+        }
+        Err(fault) => Err(fault),
     }
 }
 

@@ -8,7 +8,7 @@ use mamos_core::job::lane::{Lane, LaneId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
-use super::errors::Fault;
+use super::errors::{Fault, readable};
 use super::rows;
 use super::sql::Listed;
 use super::writer::Tx;
@@ -42,8 +42,9 @@ impl Lanes {
             .fetch_all(connection)
             .await?;
         for row in &found {
-            let (number, lane) = rows::lane(row)?;
-            self.insert(number, lane);
+            if let Some((number, lane)) = readable(rows::lane(row), "lane")? {
+                self.insert(number, lane);
+            }
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use mamos_core::store::{Cursor, HeldJob, JobFilter, LogPiece, Page, PageRequest,
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::errors::Fault;
+use super::errors::{Fault, readable};
 use super::known::Lanes;
 use super::rows::{
     self, Details, HotJob, attempt_end, blob, get, hot_columns, job_state, log_stream, small, state_number,
@@ -44,7 +44,11 @@ async fn record(
     const REST: usize = HotJob::COLUMNS;
     let job = HotJob::decode(row)?;
     let lane = lanes.lane(connection, job.lane).await?;
-    let details = Details::decode(get(row, REST + 2)?)?;
+    let details = match get(row, REST + 2).and_then(Details::decode) {
+        // Someone must be able to see why it was buried.
+        Err(fault) if job.state == JobState::Dead && fault.is_content() => Details::default(),
+        details => details?,
+    };
     let spec = details.into_spec(&job, lane, blob(row, REST + 1)?)?;
     let session = match get::<Option<&[u8]>>(row, REST + 3)? {
         None => None,
@@ -109,7 +113,8 @@ pub(super) async fn job(
     }
 }
 
-/// What a session holds, in the order of its runs.
+/// What a session holds, in the order of its runs. A job that cannot be understood is left out: its
+/// agent may settle it, or it is given back and the next claim buries it.
 pub(super) async fn held(
     connection: &mut SqliteConnection,
     lanes: &Lanes,
@@ -119,7 +124,8 @@ pub(super) async fn held(
     let query = sqlx::query(AssertSqlSafe(format!("{RECORD}{HELD}"))).bind(session);
     let mut held = Vec::new();
     for row in query.fetch_all(&mut *connection).await? {
-        let record = record(connection, lanes, &row).await?;
+        let record = record(connection, lanes, &row).await;
+        let Some(record) = readable(record, "held job")? else { continue };
         held.push(HeldJob {
             is_started: record.state == JobState::Running,
             cancel: record.cancel,
@@ -138,7 +144,7 @@ pub(super) async fn held(
     Ok(held)
 }
 
-/// Jobs that fit the filter, newest first.
+/// Jobs that fit the filter, newest first. Those that cannot be understood are left out.
 pub(super) async fn jobs(
     connection: &mut SqliteConnection,
     lanes: &Lanes,
@@ -175,7 +181,7 @@ pub(super) async fn jobs(
     }
     for (key, value) in filter.labels.iter() {
         // Keys hold no quote and no backslash, so this is a valid path.
-        text += " AND json_extract(s.details, ?) = ?";
+        text += " AND CASE WHEN json_valid(s.details) THEN json_extract(s.details, ?) END = ?";
         values.add(format!("$.labels.\"{key}\"")).add(value.to_owned());
     }
     let limit = page.bounded_limit() as usize;
@@ -185,7 +191,7 @@ pub(super) async fn jobs(
     let found = query.fetch_all(&mut *connection).await?;
     let mut items = Vec::with_capacity(found.len());
     for row in found.iter().take(limit) {
-        items.push(record(connection, lanes, row).await?);
+        items.extend(readable(record(connection, lanes, row).await, "job")?);
     }
     let last = found.get(limit.wrapping_sub(1)).filter(|_| found.len() > limit);
     let next = last.map(|row| get::<i64>(row, 0)).transpose()?.map(|seq| Cursor(seq.to_string()));
@@ -330,9 +336,13 @@ pub(super) async fn queues(
     }
     let counts = "SELECT lane, state, count(*), min(run_at) FROM mamos_job GROUP BY lane, state";
     for row in sqlx::query(counts).fetch_all(&mut *connection).await? {
-        let lane = lanes.lane(connection, get(&row, 0)?).await?;
+        let lane = match get(&row, 0) {
+            Ok(number) => lanes.lane(connection, number).await,
+            Err(fault) => Err(fault),
+        };
+        let state = get(&row, 1).and_then(job_state);
+        let (Some(lane), Some(state)) = (readable(lane, "lane")?, readable(state, "job")?) else { continue };
         let queue = queues.entry(lane.queue().clone()).or_insert_with(|| empty(lane.queue(), false));
-        let state = job_state(get(&row, 1)?)?;
         let count = JobState::ALL.iter().zip(&mut queue.counts).find(|(other, _)| **other == state);
         if let Some((_, count)) = count {
             *count += get::<i64>(&row, 2)? as u64;
@@ -360,7 +370,7 @@ pub(super) async fn ready_lanes(
 ) -> Result<Vec<Arc<Lane>>, Fault> {
     let mut ready = Vec::new();
     for row in sqlx::query(READY_LANES).fetch_all(&mut *connection).await? {
-        ready.push(lanes.lane(connection, get(&row, 0)?).await?);
+        ready.extend(readable(lanes.lane(connection, get(&row, 0)?).await, "lane")?);
     }
     ready.sort_by_key(|lane| lane.id());
     Ok(ready)

@@ -36,7 +36,8 @@ impl Mergeable for ReportRuns {
         let left = || writes.iter().filter(|(write, _)| !settled.contains(&write.run.job));
         let ids: HashSet<JobId> = left().map(|(write, _)| write.run.job).collect();
         let ids: Vec<JobId> = ids.into_iter().collect();
-        let mut changes = Changes::read(tx, &ids).await?;
+        let latest = operations.iter().map(|operation| operation.now).max().unwrap_or_default();
+        let mut changes = Changes::read_or_bury(tx, &ids, latest).await?;
         // Only a retry asks for the policy of the job.
         let retried =
             left().filter(|(write, _)| matches!(write.report, Report::Settle(Outcome::Retry { .. })));

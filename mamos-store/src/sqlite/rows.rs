@@ -17,8 +17,8 @@ use mamos_core::job::{AttemptEnd, Counters, NewJob, Priority};
 use mamos_core::lease::{Epoch, RunRef, SessionRef};
 use mamos_core::store::{SessionEnd, SessionRecord};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::{Column, Row};
 use uuid::Uuid;
 
 use super::errors::Fault;
@@ -206,7 +206,11 @@ pub(super) fn get<'r, T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>>(
     row: &'r SqliteRow,
     index: usize,
 ) -> Result<T, Fault> {
-    Ok(row.try_get(index)?)
+    row.try_get(index).map_err(|error| match error {
+        // sqlx knows the number of the column, and people its name.
+        sqlx::Error::ColumnDecode { source, .. } => corrupt(row.column(index).name(), source),
+        error => Fault::Sql(error),
+    })
 }
 
 pub(super) fn time(row: &SqliteRow, index: usize) -> Result<Option<Timestamp>, Fault> {

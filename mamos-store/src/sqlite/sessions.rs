@@ -18,7 +18,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::agents;
 use super::changes::Changes;
-use super::errors::Fault;
+use super::errors::{Fault, readable};
 use super::lists;
 use super::rows::{self, SESSION_COLUMNS, get, session_end_number};
 use super::sql::Listed;
@@ -39,7 +39,9 @@ pub(super) async fn read(
 pub(super) async fn open(connection: &mut SqliteConnection) -> Result<Vec<SessionRecord>, Fault> {
     let query = format!("SELECT {SESSION_COLUMNS} FROM mamos_session WHERE end IS NULL ORDER BY id");
     let found = sqlx::query(AssertSqlSafe(query)).fetch_all(connection).await?;
-    found.iter().map(|row| rows::session(row).map(|(_, record)| record)).collect()
+    let sessions =
+        found.iter().map(|row| readable(rows::session(row), "session")).filter_map(Result::transpose);
+    sessions.map(|session| session.map(|(_, record)| record)).collect()
 }
 
 async fn end(tx: &mut Tx, number: i64, end: SessionEnd) -> Result<(), Fault> {
@@ -52,9 +54,9 @@ async fn end(tx: &mut Tx, number: i64, end: SessionEnd) -> Result<(), Fault> {
 }
 
 /// What a session holds, in the order of its runs.
-async fn read_held(tx: &mut Tx, number: i64) -> Result<(Changes, Vec<usize>), Fault> {
+async fn read_held(tx: &mut Tx, number: i64, now: Timestamp) -> Result<(Changes, Vec<usize>), Fault> {
     let held = sqlx::query(HELD).bind(number).bind(i64::MAX).fetch_all(&mut tx.connection).await?;
-    let mut changes = Changes::of_rows(&held)?;
+    let mut changes = Changes::of_rows(tx, &held, now).await?;
     let mut indexes: Vec<usize> = (0..changes.len()).collect();
     indexes.sort_by_key(|index| changes.job(*index).run());
     changes.read_policies(tx, &indexes).await?;
@@ -171,7 +173,7 @@ impl AttachAgent {
         let mut kept = HashSet::new();
         let mut returned = Vec::new();
         for source in sources {
-            let (mut changes, indexes) = read_held(tx, *source).await?;
+            let (mut changes, indexes) = read_held(tx, *source, self.now).await?;
             for index in indexes {
                 let run = changes.job(index).run();
                 if known.contains(&run) {
@@ -181,9 +183,10 @@ impl AttachAgent {
                     }
                     continue;
                 }
-                let lane = tx.lane(changes.job(index).lane).await?.id();
                 let next = rules::after_rescue(&changes.facts(index), self.now);
-                returned.push((run, lane, next.state));
+                if let Some(lane) = readable(tx.lane(changes.job(index).lane).await, "lane")? {
+                    returned.push((run, lane.id(), next.state));
+                }
                 changes.end_run(index, next, self.now);
             }
             changes.write(tx).await?;
@@ -227,7 +230,7 @@ impl Operation for Renew {
         });
         let mut stored = HashMap::with_capacity(self.sessions.len());
         for row in &found.await? {
-            let (number, record) = rows::session(row)?;
+            let Some((number, record)) = readable(rows::session(row), "session")? else { continue };
             stored.insert(record.session.id, (number, record));
         }
         let expires_at = self.now + self.ttl;
@@ -273,7 +276,7 @@ impl Operation for Detach {
         }
         end(tx, number, SessionEnd::Closed).await?;
         tx.end_agent(&record.agent, AgentEvent::Stop, self.now).await?;
-        let (mut changes, indexes) = read_held(tx, number).await?;
+        let (mut changes, indexes) = read_held(tx, number, self.now).await?;
         for index in indexes {
             let next = rules::after_release(&changes.facts(index), self.now);
             changes.end_run(index, next, self.now);

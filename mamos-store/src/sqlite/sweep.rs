@@ -12,7 +12,7 @@ use mamos_core::store::Swept;
 use std::sync::Arc;
 
 use super::changes::Changes;
-use super::errors::Fault;
+use super::errors::{Fault, readable};
 use super::rows::{get, hot_columns, parse, session_id, time};
 use super::sql::Listed;
 use super::writer::{Operation, Tx};
@@ -52,9 +52,13 @@ impl Operation for Sweep {
         self.bury_overdue(tx, &mut swept).await?;
         swept.lanes = lanes.into_values().collect();
         let row = sqlx::query(
-            "SELECT (SELECT run_at FROM mamos_job WHERE state = 1 ORDER BY run_at LIMIT 1), \
-             (SELECT deadline FROM mamos_job WHERE deadline IS NOT NULL AND state < 5 ORDER BY deadline LIMIT 1), \
-             (SELECT expires_at FROM mamos_session WHERE end IS NULL ORDER BY expires_at LIMIT 1), \
+            // What is no time is never due. It sorts after all times, so this reads not more.
+            "SELECT (SELECT run_at FROM mamos_job WHERE state = 1 AND typeof(run_at) = 'integer' \
+             ORDER BY run_at LIMIT 1), \
+             (SELECT deadline FROM mamos_job WHERE deadline IS NOT NULL AND state < 5 \
+             AND typeof(deadline) = 'integer' ORDER BY deadline LIMIT 1), \
+             (SELECT expires_at FROM mamos_session WHERE end IS NULL AND typeof(expires_at) = 'integer' \
+             ORDER BY expires_at LIMIT 1), \
              (SELECT 1 FROM mamos_session WHERE is_unrescued = 1 LIMIT 1)",
         )
         .fetch_one(&mut tx.connection)
@@ -82,8 +86,9 @@ impl Sweep {
         let mut seqs: Vec<i64> = Vec::with_capacity(due.len());
         for row in &due {
             seqs.push(get(row, 0)?);
-            let lane = tx.lane(get(row, 1)?).await?;
-            lanes.insert(lane.id(), lane);
+            if let Some(lane) = readable(tx.lane(get(row, 1)?).await, "lane")? {
+                lanes.insert(lane.id(), lane);
+            }
         }
         let done = PROMOTE.execute(&mut tx.connection, &seqs, |values, seq| {
             values.add(*seq);
@@ -102,14 +107,16 @@ impl Sweep {
         let mut numbers: Vec<i64> = Vec::new();
         for row in &expired.fetch_all(&mut tx.connection).await? {
             numbers.push(get(row, 0)?);
-            swept.lost.push((session_id(row, 1)?, parse(row, 2, "agent")?));
+            // One that nobody can name is lost all the same.
+            let named = session_id(row, 1).and_then(|id| Ok((id, parse(row, 2, "agent")?)));
+            swept.lost.extend(readable(named, "session")?);
         }
         let done = LOSE.execute(&mut tx.connection, &numbers, |values, number| {
             values.add(*number);
         });
         done.await?;
         for (_, agent) in &swept.lost {
-            tx.end_agent(agent, AgentEvent::Fail, self.now).await?;
+            readable(tx.end_agent(agent, AgentEvent::Fail, self.now).await, "agent")?;
         }
         Ok(())
     }
@@ -125,15 +132,16 @@ impl Sweep {
             // One more than there is room for says whether the session is through.
             let held = sqlx::query(HELD).bind(number).bind(room + 1).fetch_all(&mut tx.connection).await?;
             let taken = held.len().min(room as usize);
-            let mut changes = Changes::of_rows(&held[..taken])?;
+            let mut changes = Changes::of_rows(tx, &held[..taken], self.now).await?;
             let all: Vec<usize> = (0..changes.len()).collect();
             changes.read_policies(tx, &all).await?;
             for index in all {
                 let next = rules::after_rescue(&changes.facts(index), self.now);
                 let (run, state) = (changes.job(index).run(), next.state);
                 if state == JobState::Ready {
-                    let lane = tx.lane(changes.job(index).lane).await?;
-                    lanes.insert(lane.id(), lane);
+                    if let Some(lane) = readable(tx.lane(changes.job(index).lane).await, "lane")? {
+                        lanes.insert(lane.id(), lane);
+                    }
                 }
                 changes.end_run(index, next, self.now);
                 swept.rescued.push((run, state));
@@ -152,7 +160,8 @@ impl Sweep {
 
     async fn bury_overdue(&self, tx: &mut Tx, swept: &mut Swept) -> Result<(), Fault> {
         let overdue = sqlx::query(OVERDUE).bind(self.now.as_micros()).bind(self.limit());
-        let mut changes = Changes::of_rows(&overdue.fetch_all(&mut tx.connection).await?)?;
+        let overdue = overdue.fetch_all(&mut tx.connection).await?;
+        let mut changes = Changes::of_rows(tx, &overdue, self.now).await?;
         for index in 0..changes.len() {
             let job = changes.job(index);
             let Ok(state) = job.state.after(JobEvent::Bury) else { continue };
