@@ -138,10 +138,10 @@ impl Sweep {
             for index in all {
                 let next = rules::after_rescue(&changes.facts(index), self.now);
                 let (run, state) = (changes.job(index).run(), next.state);
-                if state == JobState::Ready {
-                    if let Some(lane) = readable(tx.lane(changes.job(index).lane).await, "lane")? {
-                        lanes.insert(lane.id(), lane);
-                    }
+                if state == JobState::Ready
+                    && let Some(lane) = readable(tx.lane(changes.job(index).lane).await, "lane")?
+                {
+                    lanes.insert(lane.id(), lane);
                 }
                 changes.end_run(index, next, self.now);
                 swept.rescued.push((run, state));
