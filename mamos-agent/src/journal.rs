@@ -3,8 +3,8 @@
 //!
 //! A journal is a file to which records are appended, each with a length and a checksum.
 //!
-//! - A **command** is on disk as begun (fsync) *before* it is spawned. If that fails, it is given back
-//!   and not started.
+//! - A **command** is on disk as begun (fsync) *before* it is spawned. If that fails, it is not
+//!   started but put off for 30 s: given back at once, it would only come again.
 //! - The begin of a **typed job** is appended without fsync: it survives `kill -9` of the process, not
 //!   a loss of power.
 //! - A **result** is appended before it is sent, and survives `kill -9` of the process. After a restart
