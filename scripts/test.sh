@@ -19,8 +19,12 @@ command -v cargo >/dev/null || { echo "missing: cargo. Install Rust 1.95 or newe
 need cc gcc
 
 say "tests"
+counts=""
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --all-features
+    output=$(mktemp)
+    trap 'rm -f "$output"' EXIT
+    cargo nextest run --workspace --all-features 2>&1 | tee "$output"
+    counts=$(sed -n 's/.*tests run: \([0-9]* passed\).*, \([0-9]* skipped\).*/\1, 0 failed, \2/p' "$output" | tail -n 1)
 else
     echo "cargo-nextest is not installed; cargo test does the same more slowly"
     cargo test --workspace --all-features --lib --bins --tests
@@ -38,3 +42,4 @@ cargo build --release --quiet -p mamos-simulation --bins
 cargo run --release --quiet -p mamos-simulation --bin mamos-crash -- --rounds 50
 
 say "all tests passed"
+[ -z "$counts" ] || echo "$counts"
