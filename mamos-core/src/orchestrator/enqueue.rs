@@ -26,6 +26,8 @@ use crate::{Error, ErrorKind, Result};
 /// The most jobs that go to the store at once. Beyond it a larger batch wins nothing measurable, and
 /// callers wait longer.
 pub(crate) const MAX_BATCH: usize = 2000;
+/// So many waiting requests are worth a commit, whoever else is about to come.
+const ENOUGH: usize = 512;
 /// How often a passing error of the store is met by trying again before the caller is told.
 const TRIES: u32 = 4;
 
@@ -372,6 +374,7 @@ impl Orchestrator {
 /// orchestrator has the latency of one write, a busy one the throughput of batches.
 pub(crate) async fn run(engine: Arc<Engine>, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = requests.recv().await {
+        gather(&requests).await;
         let mut count = first.jobs.len();
         let mut batch = vec![first];
         while count < MAX_BATCH
@@ -381,6 +384,21 @@ pub(crate) async fn run(engine: Arc<Engine>, mut requests: mpsc::Receiver<Reques
             batch.push(next);
         }
         store(&engine, batch).await;
+    }
+}
+
+/// Lets callers that were answered together come back together: without a turn for them, the first
+/// would get a commit of its own each time. Goes on while each turn brings more, so an idle
+/// orchestrator loses one turn and no time.
+async fn gather(requests: &mpsc::Receiver<Request>) {
+    let mut waiting = requests.len();
+    loop {
+        tokio::task::yield_now().await;
+        let more = requests.len();
+        if more <= waiting || more >= ENOUGH {
+            return;
+        }
+        waiting = more;
     }
 }
 
