@@ -1,41 +1,41 @@
 //! The loop around the ledger: waits for something to happen, tells the ledger, carries out the effects,
 //! sends what there is to say.
 
-use std::collections::BTreeMap;
+mod attempts;
+mod link;
+mod phase;
+mod stop;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use mamos_core::agent::{Attempt, Cancellation, HostLoad, Reporter};
-use mamos_core::auth::{Credentials, Secret};
-use mamos_core::job::Outcome;
+use mamos_core::agent::HostLoad;
 use mamos_core::lease::RunRef;
-use mamos_core::protocol::link::OrchestratorLink;
-use mamos_core::protocol::{Dispatched, FromAgent, Hello, OLDEST_VERSION, ToAgent, VERSION};
+use mamos_core::protocol::{FromAgent, ToAgent};
 use mamos_core::{AgentId, Error, ErrorKind, Result, SessionId};
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::attempts::Attempts;
+use self::phase::LinkPhase;
+use self::stop::Stop;
 use super::backoff::Backoff;
-use super::greeting::{self, Failed, Opened};
-use super::ledger::{Effect, Ledger, Rules, Turn};
+use super::greeting::{Failed, Opened};
+use super::ledger::{Effect, Ledger, Rules};
 use super::mailbox::Mailbox;
 use super::metronome::Metronome;
 use super::writer::Writer;
 use super::{AgentStatus, Setup, StopReason, Stopped, WhenCutOff};
-use crate::attempt::{Limits, run_guarded};
-use crate::journal::{Journal, Record};
+use crate::journal::Journal;
 
 /// The wait after the first failed connect, and the longest.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// How long the last reports may take to be on record once a shutdown has given everything back.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long saying goodbye may take.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Whatever a peer says: no faster heartbeats, no shorter leases, and neither longer than an hour.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 
@@ -60,67 +60,6 @@ pub(super) struct Driver {
     sampling: Option<JoinHandle<HostLoad>>,
     drain: Arc<Notify>,
     status: watch::Sender<AgentStatus>,
-}
-
-enum LinkPhase {
-    Waiting(Instant),
-    Connecting(BoxFuture<'static, Result<Opened, Failed>>),
-    Up(Box<Up>),
-}
-
-/// A link, and what is to be said on it.
-struct Up {
-    link: Arc<OrchestratorLink>,
-    sending: Option<BoxFuture<'static, Result<()>>>,
-    /// Goes before the reports.
-    control: Vec<FromAgent>,
-    heartbeat_every: Duration,
-    beat_at: Instant,
-    load_at: Instant,
-    since: Instant,
-    /// Since when the orchestrator owes an answer.
-    owed_since: Option<Instant>,
-    /// A heartbeat is answered: silence after one is a dead link, which no transport need notice.
-    is_beat_unanswered: bool,
-}
-
-/// Attempts that were spawned and are not gone. Dropping it aborts them.
-#[derive(Default)]
-struct Attempts(BTreeMap<RunRef, (AbortHandle, Cancellation)>);
-
-impl Drop for Attempts {
-    fn drop(&mut self) {
-        for (abort, _) in self.0.values() {
-            abort.abort();
-        }
-    }
-}
-
-/// Reports that an attempt is gone, however that came about.
-struct Farewell {
-    run: RunRef,
-    outcome: Option<Outcome>,
-    mailbox: Arc<Mailbox>,
-}
-
-impl Farewell {
-    /// Takes all of it, so that the closure that says it owns it from the start.
-    fn with(mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
-    }
-}
-
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        self.mailbox.ended(self.run, self.outcome.take());
-    }
-}
-
-struct Stop {
-    reason: StopReason,
-    /// When what still runs is given back; `None` for never.
-    give_back_at: Option<Instant>,
-    leave_at: Option<Instant>,
 }
 
 enum Event {
@@ -376,168 +315,6 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, dispatched: Dispatched) {
-        let run = dispatched.run;
-        let cancellation = Cancellation::new();
-        let limits = Limits {
-            until_deadline: dispatched.deadline_in,
-            grace: self.setup.cancel_grace,
-            max_output_bytes: self.setup.max_output_bytes,
-        };
-        let attempt = Attempt {
-            run,
-            kind: dispatched.kind,
-            payload: dispatched.payload,
-            counters: dispatched.counters,
-            timeout: dispatched.timeout,
-            deadline: dispatched.deadline_in.map(|left| self.setup.clock.now() + left),
-            traceparent: dispatched.traceparent,
-            cancellation: cancellation.clone(),
-            reporter: Reporter::new(run, self.mailbox.clone()),
-        };
-        let agent = self.setup.agent.clone();
-        // Made here, so that it speaks even if the attempt is aborted before it began.
-        let farewell = Farewell { run, outcome: None, mailbox: self.mailbox.clone() };
-        let spawned = tokio::spawn(async move {
-            let outcome = run_guarded(&*agent, attempt, limits).await;
-            farewell.with(outcome);
-        });
-        self.attempts.0.insert(run, (spawned.abort_handle(), cancellation));
-    }
-
-    fn connect(&mut self) {
-        let profile = self.setup.agent.profile();
-        self.slots = profile.slots;
-        let hello = Hello {
-            oldest_version: OLDEST_VERSION,
-            version: VERSION,
-            // Checked when the runtime was built; an empty registration is refused by any orchestrator.
-            credentials: self.setup.credentials.clone().unwrap_or_else(no_credentials),
-            profile,
-            session: self.session,
-            runs: self.ledger.runs(),
-            now: self.setup.clock.now(),
-        };
-        let connector = self.setup.connector.clone();
-        let identity_file = self.setup.identity_file.clone();
-        let opening = greeting::open(connector, Box::new(hello), identity_file, self.setup.connect_timeout);
-        self.phase = LinkPhase::Connecting(opening.boxed());
-    }
-
-    fn opened(&mut self, opened: Opened, now: Instant) -> Result<()> {
-        let welcome = *opened.welcome;
-        tracing::info!(
-            agent = %welcome.agent, session = %welcome.session, is_resumed = welcome.is_resumed, "connected"
-        );
-        if let Some(credentials) = opened.identity.and_then(|identity| identity.credentials(None)) {
-            self.setup.credentials = Some(credentials);
-        }
-        if self.session.replace(welcome.session) != Some(welcome.session) {
-            self.writer.push(Record::Session(welcome.session), false);
-        }
-        self.agent = Some(welcome.agent);
-        self.first_welcomed_at.get_or_insert(now);
-        self.lease_ttl = welcome.lease_ttl.clamp(INTERVALS.0, INTERVALS.1);
-        self.cut_at = None;
-        let heartbeat_every = welcome.heartbeat_every.clamp(INTERVALS.0, INTERVALS.1);
-        let is_leaving = self.ledger.is_draining();
-        self.phase = LinkPhase::Up(Box::new(Up {
-            link: opened.link,
-            sending: None,
-            control: if is_leaving { vec![FromAgent::Slots { total: 0 }] } else { Vec::new() },
-            heartbeat_every,
-            beat_at: now + self.backoff.spread(heartbeat_every),
-            load_at: now,
-            since: now,
-            owed_since: None,
-            is_beat_unanswered: false,
-        }));
-        self.ledger.linked();
-        let mut effects = Vec::new();
-        self.ledger.set_slots(self.slots, now, &mut effects);
-        self.carry_out(effects);
-        self.received(opened.rest, now)
-    }
-
-    fn received(&mut self, messages: Vec<ToAgent>, now: Instant) -> Result<()> {
-        let mut effects = Vec::new();
-        let mut result = Ok(());
-        for message in messages {
-            match message {
-                ToAgent::Drain => self.begin_drain(StopReason::Drained, None),
-                ToAgent::Refused { is_final, message } => {
-                    let kind = if is_final { ErrorKind::Denied } else { ErrorKind::Unavailable };
-                    let error = Error::new(kind, "agent.run", message);
-                    if is_final {
-                        result = Err(error);
-                    } else {
-                        self.cut(&error, now);
-                    }
-                    break;
-                }
-                ToAgent::Superseded if self.may_have_superseded_itself(now) => {
-                    self.has_unanswered_hello = false;
-                    let message = "an earlier hello of this agent arrived late";
-                    self.cut(&Error::new(ErrorKind::Unavailable, "agent.run", message), now);
-                    break;
-                }
-                message => match self.ledger.receive(message, now, &mut effects) {
-                    Ok(Turn::GoOn) => {}
-                    Ok(Turn::Superseded) => {
-                        let message = "another process with the identity of this agent took over; \
-                                       give each agent an identity of its own";
-                        result = Err(Error::new(ErrorKind::Stale, "agent.run", message));
-                        break;
-                    }
-                    Err(error) => {
-                        self.cut(&error, now);
-                        break;
-                    }
-                },
-            }
-        }
-        self.carry_out(effects);
-        result
-    }
-
-    fn begin_drain(&mut self, reason: StopReason, limits: Option<(Instant, Instant)>) {
-        let stop = self.stop.get_or_insert(Stop { reason, give_back_at: None, leave_at: None });
-        if let Some((give_back_at, leave_at)) = limits {
-            stop.give_back_at = Some(give_back_at);
-            stop.leave_at = Some(leave_at);
-        }
-        if !self.ledger.is_draining() {
-            self.ledger.drain();
-            if let LinkPhase::Up(up) = &mut self.phase {
-                up.control.push(FromAgent::Slots { total: 0 });
-            }
-        }
-    }
-
-    /// A `Hello` that arrives late, of this process or of one before it that died, supersedes the link of
-    /// this process. Nobody is at the other end of that link, so there is nothing to give way to.
-    fn may_have_superseded_itself(&self, now: Instant) -> bool {
-        let is_young = |since: Instant| now.duration_since(since) < self.lease_ttl;
-        self.has_unanswered_hello || self.first_welcomed_at.is_some_and(is_young)
-    }
-
-    /// The link is of no use any more.
-    fn cut(&mut self, error: &Error, now: Instant) {
-        if let LinkPhase::Up(up) = &self.phase {
-            if now.duration_since(up.since) >= self.setup.stable_after {
-                self.backoff.reset();
-            }
-            self.cut_at = Some(now);
-        }
-        self.wait_to_connect(error, now);
-    }
-
-    fn wait_to_connect(&mut self, error: &Error, now: Instant) {
-        let delay = self.backoff.next_delay();
-        tracing::warn!(%error, ?delay, "no link to the orchestrator; trying again");
-        self.phase = LinkPhase::Waiting(now + delay);
-    }
-
     fn cut_off_at(&self) -> Option<Instant> {
         let policy_at = self.cut_at.map(|at| at + self.lease_ttl);
         policy_at.filter(|_| self.setup.when_cut_off == WhenCutOff::Stop)
@@ -562,34 +339,6 @@ impl Driver {
         times.into_iter().flatten().min().unwrap_or(latest).min(latest)
     }
 
-    /// Leaves if it was asked to and nothing is left, or the time is up.
-    async fn leave(&mut self) -> Option<Stopped> {
-        let stop = self.stop.as_ref()?;
-        let is_done = self.ledger.is_idle() && self.writer.is_idle();
-        let is_time_up = stop.leave_at.is_some_and(|at| at <= Instant::now());
-        if !is_done && !is_time_up {
-            return None;
-        }
-        let stopped = Stopped { reason: stop.reason, unsent: self.ledger.counts().unsent };
-        if let LinkPhase::Up(up) = &mut self.phase {
-            let (link, sending) = (up.link.clone(), up.sending.take());
-            let goodbye = async move {
-                if let Some(sending) = sending {
-                    sending.await?;
-                }
-                // With runs still here it would not be true that all were given back.
-                if is_done {
-                    link.send(vec![FromAgent::Bye]).await?;
-                }
-                link.close().await;
-                Ok::<(), Error>(())
-            };
-            // Not said in time, it is not said: the session expires.
-            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
-        }
-        Some(stopped)
-    }
-
     fn show_status(&self) {
         let counts = self.ledger.counts();
         let status = AgentStatus {
@@ -609,34 +358,6 @@ impl Driver {
     }
 }
 
-impl LinkPhase {
-    /// Waits for something to happen to the link. Safe to drop and call again.
-    async fn next(&mut self) -> Event {
-        match self {
-            Self::Waiting(until) => {
-                tokio::time::sleep_until(*until).await;
-                Event::Connect
-            }
-            Self::Connecting(opening) => Event::Opened(opening.await),
-            Self::Up(up) => {
-                let Up { link, sending, .. } = &mut **up;
-                tokio::select! {
-                    biased;
-                    result = sent(sending) => Event::Sent(result),
-                    received = link.receive() => Event::Received(received),
-                }
-            }
-        }
-    }
-}
-
-async fn sent(sending: &mut Option<BoxFuture<'static, Result<()>>>) -> Result<()> {
-    let Some(future) = sending else { return std::future::pending().await };
-    let result = future.await;
-    *sending = None;
-    result
-}
-
 /// `None` if the source panicked.
 async fn sampled(sampling: &mut Option<JoinHandle<HostLoad>>) -> Option<HostLoad> {
     let Some(handle) = sampling else { return std::future::pending().await };
@@ -648,8 +369,4 @@ async fn sampled(sampling: &mut Option<JoinHandle<HostLoad>>) -> Option<HostLoad
 /// Ten years later at most, so that no setting can overflow.
 fn later(at: Instant, duration: Duration) -> Instant {
     at + duration.min(Duration::from_secs(10 * 365 * 24 * 3600))
-}
-
-fn no_credentials() -> Credentials {
-    Credentials::Registration { token: Secret::new(""), secret: Secret::new("") }
 }

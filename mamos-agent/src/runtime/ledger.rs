@@ -4,18 +4,20 @@
 //! written to the journal), or done: only its last report is missing at the orchestrator. It is
 //! forgotten when that is on record. The loop around the ledger carries out the [`Effect`]s.
 
+mod ending;
+mod queue;
+mod speaking;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use mamos_core::Result;
-use mamos_core::agent::LogStream;
 use mamos_core::job::{Outcome, Progress};
 use mamos_core::lease::{RunRef, Verdict};
 use mamos_core::protocol::{Dispatched, RunEvent, RunReport, ToAgent};
 use tokio::time::Instant;
 
-use super::outbox::{Outbox, log_weight, weight_of};
+use super::outbox::Outbox;
 use crate::journal::Record;
 
 /// How long a command is put off that could not be made durable. Long enough for someone to make room.
@@ -242,47 +244,6 @@ impl Ledger {
         self.release_queued(|_| true);
     }
 
-    /// Gives everything back: what has not been started at once, what runs after it was cancelled.
-    pub(super) fn give_back(&mut self, grace: Duration, effects: &mut Vec<Effect>) {
-        self.release_queued(|_| true);
-        for (run, state) in &mut self.runs {
-            match state.stage {
-                Stage::Starting(_) | Stage::Running if state.fate == Fate::Report => {
-                    state.fate = Fate::Release;
-                    if state.stage == Stage::Running {
-                        effects.push(Effect::Cancel(*run, grace));
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The attempt is gone. `None` if it was ended from outside.
-    pub(super) fn finished(
-        &mut self,
-        run: RunRef,
-        outcome: Option<Outcome>,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(state) = self.runs.get(&run) else { return };
-        if state.stage != Stage::Running {
-            return;
-        }
-        self.busy -= 1;
-        match (state.fate, outcome) {
-            (Fate::Forget, _) => self.remove(run, effects),
-            (Fate::Report, Some(outcome)) => self.end(run, outcome, effects),
-            (
-                Fate::Release,
-                Some(outcome @ (Outcome::Succeeded { .. } | Outcome::Bury { .. } | Outcome::Snooze { .. })),
-            ) => self.end(run, outcome, effects),
-            _ => self.conclude(run, RunEvent::Released),
-        }
-        self.fill(now, effects);
-    }
-
     /// What was asked for by [`Effect::Write`] about a run was done, or could not be.
     pub(super) fn written(&mut self, run: RunRef, is_written: bool, now: Instant, effects: &mut Vec<Effect>) {
         let Some(state) = self.runs.get_mut(&run) else { return };
@@ -308,221 +269,6 @@ impl Ledger {
             // A result that could not be written down is still worth sending.
             Stage::Ending(outcome) => self.conclude(run, RunEvent::Ended(outcome)),
             stage => state.stage = stage,
-        }
-    }
-
-    /// The attempt says how far it is.
-    pub(super) fn progress(&mut self, run: RunRef, progress: Progress) {
-        let Some(state) = self.runs.get_mut(&run) else { return };
-        if state.stage == Stage::Running && state.fate != Fate::Forget {
-            // Goes out with the next batch, so that only the newest is ever kept. Before the announcement
-            // it waits for that, so that quick jobs stay one message.
-            if state.progress.replace(progress).is_none() && state.is_announced {
-                self.progressed.push(run);
-            }
-        }
-    }
-
-    /// The attempt printed something. What takes room in the budget of logs gives it back later.
-    pub(super) fn log(
-        &mut self,
-        run: RunRef,
-        stream: LogStream,
-        offset: u64,
-        bytes: Bytes,
-        effects: &mut Vec<Effect>,
-    ) {
-        let speaks = |state: &Run| state.stage == Stage::Running && state.fate != Fate::Forget;
-        if self.runs.get(&run).is_some_and(speaks) {
-            self.announce(run);
-            self.outbox.push(run, RunEvent::Log { offset, stream, bytes });
-        } else {
-            effects.push(Effect::FreeLog(weight_of(bytes.len())));
-        }
-    }
-
-    /// When [`Ledger::tick`] has something to do.
-    pub(super) fn next_tick(&mut self) -> Option<Instant> {
-        while let Some((at, run)) = self.announcements.front() {
-            if self.runs.get(run).is_some_and(|run| run.stage == Stage::Running && !run.is_announced) {
-                return Some(*at);
-            }
-            self.announcements.pop_front();
-        }
-        None
-    }
-
-    /// Announces the runs that have gone on for a while.
-    pub(super) fn tick(&mut self, now: Instant) {
-        while self.next_tick().is_some_and(|at| at <= now) {
-            if let Some((_, run)) = self.announcements.pop_front() {
-                self.announce(run);
-            }
-        }
-    }
-
-    fn dispatched(&mut self, dispatched: Dispatched) {
-        let run = dispatched.run;
-        if self.runs.contains_key(&run) {
-            return;
-        }
-        self.runs.insert(run, Run::queued());
-        let bytes = self.queued_bytes + dispatched.payload.len();
-        let is_full = self.queue.len() >= self.rules.max_queued || bytes > self.rules.max_queued_bytes;
-        // With nothing queued there is always room for one.
-        if self.is_draining || (is_full && !self.queue.is_empty()) {
-            self.conclude(run, RunEvent::Released);
-            return;
-        }
-        self.queued_bytes = bytes;
-        self.queue.push_back(dispatched);
-    }
-
-    /// Starts what is queued, as far as there are slots.
-    fn fill(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        while self.busy < self.slots {
-            let Some(dispatched) = self.queue.pop_front() else { return };
-            self.queued_bytes -= dispatched.payload.len();
-            let run = dispatched.run;
-            let Some(state) = self.runs.get_mut(&run) else { continue };
-            self.busy += 1;
-            let is_command = dispatched.kind.command().is_some();
-            let record = || Record::Started { run, kind: dispatched.kind.clone() };
-            if self.rules.has_journal {
-                effects.push(Effect::Write { record: record(), durably: is_command });
-            }
-            if is_command && self.rules.has_journal {
-                state.stage = Stage::Starting(Box::new(dispatched));
-                continue;
-            }
-            state.stage = Stage::Running;
-            if is_command {
-                self.announce(run);
-            } else {
-                self.announcements.push_back((now + self.rules.announce_after, run));
-            }
-            effects.push(Effect::Start(Box::new(dispatched)));
-        }
-    }
-
-    fn cancel(&mut self, run: RunRef, grace: Duration, effects: &mut Vec<Effect>) {
-        let Some(state) = self.runs.get_mut(&run) else { return };
-        match state.stage {
-            Stage::Queued => {
-                self.unqueue(|queued| *queued == run);
-                self.conclude(run, RunEvent::Ended(Outcome::Cancelled));
-            }
-            Stage::Starting(_) => state.cancel = Some(grace),
-            Stage::Running => effects.push(Effect::Cancel(run, grace)),
-            Stage::Ending(_) | Stage::Done => {}
-        }
-    }
-
-    fn kill(&mut self, runs: BTreeSet<RunRef>, effects: &mut Vec<Effect>) {
-        if runs.is_empty() {
-            return;
-        }
-        self.unqueue(|queued| runs.contains(queued));
-        let freed = self.outbox.forget(&runs);
-        if freed > 0 {
-            effects.push(Effect::FreeLog(freed));
-        }
-        for run in runs {
-            let Some(state) = self.runs.get_mut(&run) else { continue };
-            state.fate = Fate::Forget;
-            match state.stage {
-                Stage::Running => effects.push(Effect::Abort(run)),
-                Stage::Starting(_) => {}
-                Stage::Queued | Stage::Ending(_) | Stage::Done => self.remove(run, effects),
-            }
-        }
-    }
-
-    /// Another agent of the same identity took over: everything here is void.
-    fn abandon(&mut self, effects: &mut Vec<Effect>) {
-        self.is_draining = true;
-        self.queue.clear();
-        self.queued_bytes = 0;
-        self.outbox = Outbox::default();
-        for (run, state) in &mut self.runs {
-            state.fate = Fate::Forget;
-            if state.stage == Stage::Running {
-                effects.push(Effect::Abort(*run));
-            }
-        }
-        self.runs.retain(|_, state| matches!(state.stage, Stage::Running | Stage::Starting(_)));
-    }
-
-    fn release_queued(&mut self, chosen: impl Fn(&RunRef) -> bool) {
-        for run in self.unqueue(chosen) {
-            self.conclude(run, RunEvent::Released);
-        }
-    }
-
-    fn unqueue(&mut self, chosen: impl Fn(&RunRef) -> bool) -> Vec<RunRef> {
-        let (mut taken, mut bytes) = (Vec::new(), 0);
-        self.queue.retain(|queued| {
-            let is_chosen = chosen(&queued.run);
-            if is_chosen {
-                taken.push(queued.run);
-                bytes += queued.payload.len();
-            }
-            !is_chosen
-        });
-        self.queued_bytes -= bytes;
-        taken
-    }
-
-    /// It came to an end of its own: first to the journal, then to the orchestrator.
-    fn end(&mut self, run: RunRef, outcome: Outcome, effects: &mut Vec<Effect>) {
-        if !self.rules.has_journal {
-            return self.conclude(run, RunEvent::Ended(outcome));
-        }
-        if let Some(state) = self.runs.get_mut(&run) {
-            state.stage = Stage::Ending(outcome.clone());
-            effects.push(Effect::Write { record: Record::Ended { run, outcome }, durably: false });
-        }
-    }
-
-    /// Says the last thing about a run.
-    fn conclude(&mut self, run: RunRef, event: RunEvent) {
-        self.send_progress(run);
-        if let Some(state) = self.runs.get_mut(&run) {
-            state.stage = Stage::Done;
-            self.outbox.push(run, event);
-        }
-    }
-
-    fn recorded(&mut self, report: RunReport, effects: &mut Vec<Effect>) {
-        match report.event {
-            RunEvent::Ended(_) | RunEvent::Released => self.remove(report.run, effects),
-            RunEvent::Log { .. } => effects.push(Effect::FreeLog(log_weight(&report.event))),
-            RunEvent::Started | RunEvent::Progress(_) => {}
-        }
-    }
-
-    fn remove(&mut self, run: RunRef, effects: &mut Vec<Effect>) {
-        if self.runs.remove(&run).is_some() && self.rules.has_journal {
-            effects.push(Effect::Write { record: Record::Forgotten { run }, durably: false });
-        }
-    }
-
-    fn announce(&mut self, run: RunRef) {
-        let Some(state) = self.runs.get_mut(&run) else { return };
-        if !state.is_announced {
-            state.is_announced = true;
-            self.outbox.push(run, RunEvent::Started);
-            self.send_progress(run);
-        }
-    }
-
-    fn send_progress(&mut self, run: RunRef) {
-        let Some(state) = self.runs.get_mut(&run) else { return };
-        // One that was never announced has ended by now: its end says more than its progress.
-        if state.is_announced
-            && let Some(progress) = state.progress.take()
-        {
-            self.outbox.push(run, RunEvent::Progress(progress));
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use mamos_core::JobId;
 use mamos_core::id::JobKind;
 use mamos_core::job::Counters;

@@ -1,0 +1,139 @@
+//! How the loop comes by a link, what it does with what arrives on it, and how it gives it up.
+
+use futures_util::FutureExt;
+use mamos_core::auth::{Credentials, Secret};
+use mamos_core::protocol::{FromAgent, Hello, OLDEST_VERSION, ToAgent, VERSION};
+use mamos_core::{Error, ErrorKind, Result};
+use tokio::time::Instant;
+
+use super::phase::{LinkPhase, Up};
+use super::{Driver, INTERVALS};
+use crate::journal::Record;
+use crate::runtime::StopReason;
+use crate::runtime::greeting::{self, Opened};
+use crate::runtime::ledger::Turn;
+
+impl Driver {
+    pub(super) fn connect(&mut self) {
+        let profile = self.setup.agent.profile();
+        self.slots = profile.slots;
+        let hello = Hello {
+            oldest_version: OLDEST_VERSION,
+            version: VERSION,
+            // Checked when the runtime was built; an empty registration is refused by any orchestrator.
+            credentials: self.setup.credentials.clone().unwrap_or_else(no_credentials),
+            profile,
+            session: self.session,
+            runs: self.ledger.runs(),
+            now: self.setup.clock.now(),
+        };
+        let connector = self.setup.connector.clone();
+        let identity_file = self.setup.identity_file.clone();
+        let opening = greeting::open(connector, Box::new(hello), identity_file, self.setup.connect_timeout);
+        self.phase = LinkPhase::Connecting(opening.boxed());
+    }
+
+    pub(super) fn opened(&mut self, opened: Opened, now: Instant) -> Result<()> {
+        let welcome = *opened.welcome;
+        tracing::info!(
+            agent = %welcome.agent, session = %welcome.session, is_resumed = welcome.is_resumed, "connected"
+        );
+        if let Some(credentials) = opened.identity.and_then(|identity| identity.credentials(None)) {
+            self.setup.credentials = Some(credentials);
+        }
+        if self.session.replace(welcome.session) != Some(welcome.session) {
+            self.writer.push(Record::Session(welcome.session), false);
+        }
+        self.agent = Some(welcome.agent);
+        self.first_welcomed_at.get_or_insert(now);
+        self.lease_ttl = welcome.lease_ttl.clamp(INTERVALS.0, INTERVALS.1);
+        self.cut_at = None;
+        let heartbeat_every = welcome.heartbeat_every.clamp(INTERVALS.0, INTERVALS.1);
+        let is_leaving = self.ledger.is_draining();
+        self.phase = LinkPhase::Up(Box::new(Up {
+            link: opened.link,
+            sending: None,
+            control: if is_leaving { vec![FromAgent::Slots { total: 0 }] } else { Vec::new() },
+            heartbeat_every,
+            beat_at: now + self.backoff.spread(heartbeat_every),
+            load_at: now,
+            since: now,
+            owed_since: None,
+            is_beat_unanswered: false,
+        }));
+        self.ledger.linked();
+        let mut effects = Vec::new();
+        self.ledger.set_slots(self.slots, now, &mut effects);
+        self.carry_out(effects);
+        self.received(opened.rest, now)
+    }
+
+    pub(super) fn received(&mut self, messages: Vec<ToAgent>, now: Instant) -> Result<()> {
+        let mut effects = Vec::new();
+        let mut result = Ok(());
+        for message in messages {
+            match message {
+                ToAgent::Drain => self.begin_drain(StopReason::Drained, None),
+                ToAgent::Refused { is_final, message } => {
+                    let kind = if is_final { ErrorKind::Denied } else { ErrorKind::Unavailable };
+                    let error = Error::new(kind, "agent.run", message);
+                    if is_final {
+                        result = Err(error);
+                    } else {
+                        self.cut(&error, now);
+                    }
+                    break;
+                }
+                ToAgent::Superseded if self.may_have_superseded_itself(now) => {
+                    self.has_unanswered_hello = false;
+                    let message = "an earlier hello of this agent arrived late";
+                    self.cut(&Error::new(ErrorKind::Unavailable, "agent.run", message), now);
+                    break;
+                }
+                message => match self.ledger.receive(message, now, &mut effects) {
+                    Ok(Turn::GoOn) => {}
+                    Ok(Turn::Superseded) => {
+                        let message = "another process with the identity of this agent took over; \
+                                       give each agent an identity of its own";
+                        result = Err(Error::new(ErrorKind::Stale, "agent.run", message));
+                        break;
+                    }
+                    Err(error) => {
+                        self.cut(&error, now);
+                        break;
+                    }
+                },
+            }
+        }
+        self.carry_out(effects);
+        result
+    }
+
+    /// A `Hello` that arrives late, of this process or of one before it that died, supersedes the link of
+    /// this process. Nobody is at the other end of that link, so there is nothing to give way to.
+    fn may_have_superseded_itself(&self, now: Instant) -> bool {
+        let is_young = |since: Instant| now.duration_since(since) < self.lease_ttl;
+        self.has_unanswered_hello || self.first_welcomed_at.is_some_and(is_young)
+    }
+
+    /// The link is of no use any more.
+    pub(super) fn cut(&mut self, error: &Error, now: Instant) {
+        if let LinkPhase::Up(up) = &self.phase {
+            if now.duration_since(up.since) >= self.setup.stable_after {
+                self.backoff.reset();
+            }
+            self.cut_at = Some(now);
+        }
+        self.wait_to_connect(error, now);
+    }
+
+    pub(super) fn wait_to_connect(&mut self, error: &Error, now: Instant) {
+        let delay = self.backoff.next_delay();
+        tracing::warn!(%error, ?delay, "no link to the orchestrator; trying again");
+        self.phase = LinkPhase::Waiting(now + delay);
+    }
+}
+
+fn no_credentials() -> Credentials {
+    Credentials::Registration { token: Secret::new(""), secret: Secret::new("") }
+}
