@@ -1,11 +1,15 @@
 //! Conformance kits: what a transport and a bus promise, each promise a named test.
 //!
-//! ```ignore
-//! async fn fresh() -> mamos_transport::conformance::Pair {
+//! ```
+//! use mamos_transport::conformance::Pair;
+//! use mamos_transport::memory as my_transport;
+//!
+//! async fn fresh() -> Pair {
 //!     let (listener, connector) = my_transport::pair();
 //!     Pair::new(listener, connector)
 //! }
 //! mamos_transport::transport_conformance!(fresh);
+//! # fn main() {}
 //! ```
 //!
 //! The macros make one `#[test]` for each promise. To judge an implementation without them, ask
