@@ -399,9 +399,8 @@ impl Orchestrator {
             Ok(())
         })
         .await?;
-        let session = self.engine.registry().links().find(|link| link.agent == *id).map(|link| link.session);
         let message = "this agent was decommissioned; register it as a new one".to_owned();
-        session::close(&self.engine, id, Some(ToAgent::Refused { is_final: true, message }));
+        let session = session::dismiss(&self.engine, id, ToAgent::Refused { is_final: true, message });
         if let Some(session) = session {
             self.engine.store.detach(session, self.engine.now()).await?;
             super::upkeep::learn_lanes(&self.engine).await?;

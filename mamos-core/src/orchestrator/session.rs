@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::engine::Engine;
 use super::outbox::Outbox;
-use super::{dispatch, settle};
+use super::settle;
 use crate::agent::state::Liveness;
 use crate::event::What;
 use crate::id::AgentId;
@@ -321,17 +321,10 @@ fn weight(write: &RunWrite) -> usize {
     }
 }
 
-/// Ends a link, and tells the agent why if there is something to tell.
-pub(crate) fn close(engine: &Engine, run_of: &AgentId, last: Option<ToAgent>) {
-    let session = engine.registry().links().find(|link| link.agent == *run_of).map(|link| link.session);
-    if let Some(session) = session {
-        match last {
-            Some(last) => {
-                if let Some(link) = engine.registry().disconnect(session) {
-                    link.outbox.close(Some(last));
-                }
-            }
-            None => dispatch::cut(engine, session),
-        }
-    }
+/// Ends the link of an agent with a last message, and gives its session, if it has one here.
+pub(crate) fn dismiss(engine: &Engine, agent: &AgentId, last: ToAgent) -> Option<SessionRef> {
+    let mut registry = engine.registry();
+    let session = registry.links().find(|link| link.agent == *agent)?.session;
+    registry.disconnect(session)?.outbox.close(Some(last));
+    Some(session)
 }

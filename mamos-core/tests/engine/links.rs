@@ -10,6 +10,7 @@ use mamos_core::job::Outcome;
 use mamos_core::lease::{Epoch, RunRef};
 use mamos_core::protocol::link::OrchestratorLink;
 use mamos_core::protocol::{FromAgent, RunEvent, RunReport, ToAgent};
+use mamos_core::store::SessionStore;
 use mamos_core::transport::{Connector, Frame};
 use mamos_core::{Error, ErrorKind, JobId, JobState};
 use mamos_store::MemoryStore;
@@ -231,13 +232,15 @@ async fn a_claim_that_was_done_but_reported_failed_reaches_its_agent() {
     store.set_faults(false);
     let scene = Scene::over(Arc::clone(&store) as Arc<dyn mamos_core::Store>);
     let mut agent = scene.agent("a", 2).await;
-    // The queue goes on while the store lies, so that the claim is done and reported failed.
-    scene.orchestrator.pause(&"default".parse().unwrap()).await.unwrap();
+    agent.link.send(vec![FromAgent::Slots { total: 0 }]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
     scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
+    assert!(agent.hears_nothing().await);
+    // It has room again while the store lies, so that the claim is done and reported failed.
     store.set_faults(true);
-    scene.orchestrator.resume(&"default".parse().unwrap()).await.unwrap_err();
-    scene.store.job(JobId::from_key("none")).await.unwrap_err();
+    agent.link.send(vec![FromAgent::Slots { total: 1 }]).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(store.inner().held(agent.session()).await.unwrap().len(), 1);
     store.set_faults(false);
     let job = agent.jobs(1).await.remove(0);
     assert_eq!(job.run.epoch, Epoch::from_number(1), "the claim that was reported failed");
