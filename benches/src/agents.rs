@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use mamos_core::agent::AgentProfile;
-use mamos_core::auth::{Credentials, Secret};
+use mamos_core::auth::{Credentials, KeyPair, Nonce, Secret};
 use mamos_core::clock::{Clock, SystemClock};
-use mamos_core::id::{AgentKind, JobKind};
+use mamos_core::id::{AgentKind, InstanceId, JobKind};
 use mamos_core::job::Outcome;
+use mamos_core::orchestrator::TokenScope;
 use mamos_core::protocol::link::OrchestratorLink;
 use mamos_core::protocol::{
     Dispatched, FromAgent, Hello, OLDEST_VERSION, RunEvent, RunReport, ToAgent, VERSION,
@@ -82,10 +83,16 @@ impl Crew {
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let (_, token) = bed.orchestrator.create_token(None, count, Duration::from_secs(3600)).await?;
+        let scope = TokenScope { uses: count, ..TokenScope::once(Duration::from_secs(3600)) };
+        let (_, token) = bed.orchestrator.create_token(scope).await?;
         for number in 0..count {
             let link = OrchestratorLink::new(bed.connector.connect().await?);
-            link.send(vec![FromAgent::Hello(Box::new(hello(number, slots, token.clone())?))]).await?;
+            let challenge = link.receive().await?;
+            let Some([ToAgent::Challenge { nonce }]) = challenge.as_deref() else {
+                anyhow::bail!("the orchestrator did not begin with a challenge")
+            };
+            let hello = hello(number, slots, token.clone(), nonce)?;
+            link.send(vec![FromAgent::Hello(Box::new(hello))]).await?;
             let agent = Nothing {
                 link,
                 tally: Arc::clone(&tally),
@@ -122,17 +129,20 @@ impl Crew {
     }
 }
 
-fn hello(number: u32, slots: u32, token: Secret) -> anyhow::Result<Hello> {
-    let mut random = fastrand::Rng::new();
-    let secret = Secret::from_random("bench", [random.u128(..), random.u128(..)]);
+fn hello(number: u32, slots: u32, token: Secret, nonce: &Nonce) -> anyhow::Result<Hello> {
+    let pair = KeyPair::generate()?;
+    let proof = pair.prove(nonce, token.expose());
     let mut profile = AgentProfile::new(AgentKind::new("bench")?, format!("bench-{number}"));
     profile.kinds = vec![JobKind::new(KIND)?];
     profile.slots = slots;
     Ok(Hello {
         oldest_version: OLDEST_VERSION,
         version: VERSION,
-        credentials: Credentials::Registration { token, secret },
+        credentials: Credentials::Registration { token, key: pair.public_key(), proof },
         profile,
+        instance: InstanceId::from_parts(SystemClock.now(), fastrand::u128(..)),
+        previous: None,
+        number: 1,
         session: None,
         runs: Vec::new(),
         now: SystemClock.now(),

@@ -8,6 +8,7 @@ mod agents;
 mod audit;
 mod bed;
 mod figures;
+mod fleet;
 mod measures;
 mod output;
 mod raw;
@@ -19,27 +20,36 @@ use clap::Parser;
 
 use crate::figures::Findings;
 use crate::output::Progress;
-use crate::settings::{Arguments, Measure, Settings};
+use crate::settings::{Arguments, Command, Measure, Settings};
 
 fn main() -> ExitCode {
-    let settings = match Settings::from_arguments(Arguments::parse()) {
-        Ok(settings) => settings,
-        Err(error) => return output::failed(&error),
-    };
+    let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             return output::failed(&anyhow::Error::new(error).context("no runtime could be started"));
         }
     };
-    match runtime.block_on(measure(&settings)) {
-        Ok(findings) => {
-            output::print(&settings, &findings);
-            let complaints = findings.complaints(&settings);
+    match runtime.block_on(run(arguments)) {
+        Ok(complaints) => {
             output::complain(&complaints);
             if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => output::failed(&error),
+    }
+}
+
+/// Measures what was asked for, and gives what is wrong with the figures.
+async fn run(mut arguments: Arguments) -> anyhow::Result<Vec<String>> {
+    match arguments.command.take() {
+        Some(Command::Agents(arguments)) => fleet::measure(arguments).await,
+        Some(Command::FleetServer(arguments)) => fleet::serve(arguments).await.map(|()| Vec::new()),
+        None => {
+            let settings = Settings::from_arguments(arguments)?;
+            let findings = measure(&settings).await?;
+            output::print(&settings, &findings);
+            Ok(findings.complaints(&settings))
+        }
     }
 }
 

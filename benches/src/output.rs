@@ -83,6 +83,23 @@ pub(crate) fn print(settings: &Settings, findings: &Findings) {
     println!("lost: {}, duplicated: {}", findings.lost, findings.duplicated);
 }
 
+/// Prints rows of a name and a value, or the whole as JSON.
+#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+pub(crate) fn print_rows(wants_json: bool, document: &impl Serialize, rows: &[(String, String)]) {
+    if wants_json {
+        let text = serde_json::to_string_pretty(document)
+            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+        println!("{text}");
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    for (name, value) in rows {
+        table.add_row([name, value]);
+    }
+    println!("{table}");
+}
+
 fn table(findings: &Findings) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);

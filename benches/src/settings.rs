@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+
+use crate::fleet::{FleetArguments, ServerArguments};
 
 /// Measures MAMOS next to raw baselines. The figures go to stdout, progress to stderr.
 ///
 /// Ends with 1 if a job was lost or ran twice, or if nothing could be measured.
 #[derive(Debug, Parser)]
-#[command(name = "mamos-bench", version)]
+#[command(name = "mamos-bench", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// The store to measure.
     #[arg(long, value_enum, default_value_t = StoreKind::Memory)]
     store: StoreKind,
@@ -47,6 +51,16 @@ pub(crate) struct Arguments {
     /// The directory for SQLite's files. Default: the directory for temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
+}
+
+/// Other measures than those of a store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Holds many agents over real WebSockets, from another process than the orchestrator's.
+    Agents(FleetArguments),
+    /// The orchestrator of `agents`.
+    #[command(hide = true)]
+    FleetServer(ServerArguments),
 }
 
 /// See [`Arguments`].

@@ -5,6 +5,7 @@
 use std::{error::Error, future::pending, sync::Arc, time::Duration};
 
 use mamos_agent::{AgentRuntime, HandlerRegistry, JobContext, JobError};
+use mamos_core::orchestrator::TokenScope;
 use mamos_core::{AgentKind, Job, Orchestrator};
 use mamos_store::MemoryStore;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let serving = orchestrator.clone();
     tokio::spawn(async move { serving.run(pending()).await });
 
-    let (_, token) = orchestrator.create_token(None, 1, Duration::from_secs(60)).await?;
+    let (_, token) = orchestrator.create_token(TokenScope::once(Duration::from_secs(60))).await?;
     let mailer = HandlerRegistry::new(AgentKind::new("mailer")?, "ann").register::<SendMail, _>(send_mail)?;
     let agent = AgentRuntime::builder(Arc::new(mailer), Arc::new(connector)).registration(token).build()?;
     tokio::spawn(agent.run(pending()));

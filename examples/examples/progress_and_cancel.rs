@@ -44,7 +44,7 @@ async fn run() -> Result<(f32, String)> {
     let reached = loop {
         let seen = events.next().await.context("the orchestrator is gone")?;
         if let Seen::Event(event) = seen
-            && let What::JobProgress { run, progress } = event.what
+            && let What::JobProgress { run, progress } = &event.what
             && let (true, Some(percent)) = (run.job == job.id(), progress.percent)
         {
             println!("{percent:5.1} % {}", progress.note);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use mamos_agent::AgentRuntime;
+use mamos_core::orchestrator::TokenScope;
 use mamos_core::{Agent, Orchestrator};
 use mamos_store::MemoryStore;
 
@@ -23,7 +24,7 @@ pub async fn in_process(agent: Arc<dyn Agent>) -> Result<Orchestrator> {
     let serving = orchestrator.clone();
     tokio::spawn(async move { serving.run(pending()).await });
 
-    let (_, token) = orchestrator.create_token(None, 1, Duration::from_secs(60)).await?;
+    let (_, token) = orchestrator.create_token(TokenScope::once(Duration::from_secs(60))).await?;
     let runtime = AgentRuntime::builder(agent, Arc::new(connector)).registration(token).build()?;
     let handle = runtime.handle();
     tokio::spawn(runtime.run(pending()));

@@ -1,142 +1,184 @@
 //! Who the agent is, kept in a file so that a restart does not need a new registration.
 
-use std::fs;
-use std::io::{ErrorKind as IoErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+mod file;
 
-use mamos_core::auth::{Credentials, Secret};
-use mamos_core::{AgentId, Error, ErrorKind, Result};
-use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
 
-/// Larger than any identity; a file beyond it is not one.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mamos_core::auth::{Credentials, KeyPair, Nonce, PublicKey, Secret};
+use mamos_core::id::InstanceId;
+use mamos_core::{AgentId, Result, Timestamp};
+use serde::Deserialize;
 
-/// Who an agent is: the secret that it made, and the id that it got for it.
+pub(crate) use self::file::sync_directory_of;
+
+/// Who an agent is: the key pair that it made, the token that it got for it, and the lives of its program.
 ///
-/// It is on disk before the secret is first sent, so that a registration whose answer was lost, or that
-/// a crash cut off, can be made again with the same token and gives the same agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// It is on disk before the public key is first sent, so that a registration whose answer was lost, or
+/// that a crash cut off, can be made again with the same token and gives the same agent.
+///
+/// Each start of the program is a *life* with an id of its own, and names the one before. An
+/// orchestrator that meets two programs of which neither descends from the other knows that the identity
+/// was copied, and admits neither.
+///
+/// It prints without its private half and without its token.
+#[derive(Debug, Clone)]
 pub struct Identity {
-    /// Its id; `None` until it is registered.
-    pub agent: Option<AgentId>,
-    /// What it proves itself with.
-    pub secret: Secret,
+    key: Arc<KeyPair>,
+    registered: Option<Registered>,
+    life: Life,
+}
+
+#[derive(Debug, Clone)]
+struct Registered {
+    agent: AgentId,
+    token: Secret,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    instance: InstanceId,
+    /// The newest life before that was welcomed.
+    previous: Option<InstanceId>,
+    is_welcomed: bool,
 }
 
 impl Identity {
-    /// A new secret, from the random numbers of the operating system.
-    pub fn generate() -> Self {
-        let random = [uuid::Uuid::new_v4().as_u128(), uuid::Uuid::new_v4().as_u128()];
-        Self { agent: None, secret: Secret::from_random("mamos_agent", random) }
+    /// A new key pair and a first life, from the random numbers of the operating system.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](mamos_core::ErrorKind::Unavailable) if the system has none to give.
+    pub fn generate() -> Result<Self> {
+        Ok(Self::new(KeyPair::generate()?, fresh_life()))
+    }
+
+    /// An agent that is not registered yet, with that key pair, in its first life.
+    pub fn new(key: KeyPair, instance: InstanceId) -> Self {
+        let life = Life { instance, previous: None, is_welcomed: false };
+        Self { key: Arc::new(key), registered: None, life }
     }
 
     /// Reads an identity; `None` if there is no such file.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Config`]: the file cannot be read. Correct its owner or mode.
-    /// - [`ErrorKind::Corrupt`]: it is not an identity. Restore it, or remove it and register again.
+    /// - [`ErrorKind::Config`](mamos_core::ErrorKind::Config): the file cannot be read. Correct its
+    ///   owner or mode.
+    /// - [`ErrorKind::Corrupt`](mamos_core::ErrorKind::Corrupt): it is not an identity. Restore it, or
+    ///   remove it and register again.
     pub fn load(path: &Path) -> Result<Option<Self>> {
-        let failed = |kind, message: &str, source: Box<dyn std::error::Error + Send + Sync>| {
-            let message = format!("{message} ({})", path.display());
-            Err(Error::new(kind, "identity.load", message).with_source(source))
-        };
-        let mut text = String::new();
-        let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
-        match read {
-            Ok(_) => {}
-            Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                let message = "the identity cannot be read; check its owner and mode";
-                return failed(ErrorKind::Config, message, error.into());
-            }
-        }
-        match serde_json::from_str(&text) {
-            Ok(identity) => Ok(Some(identity)),
-            Err(error) => {
-                let message = "not an identity; restore the file, or remove it and register again";
-                failed(ErrorKind::Corrupt, message, error.into())
-            }
-        }
+        file::load(path)
     }
 
     /// Writes the identity, readable for its owner only, replacing an older one as a whole.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`]: it could not be written; an older one is unchanged.
+    /// [`ErrorKind::Unavailable`](mamos_core::ErrorKind::Unavailable): it could not be written; an older
+    /// one is unchanged.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.write(path).map_err(|error| {
-            let message = format!(
-                "the identity cannot be written to {}; is the disk full or read-only?",
-                path.display()
-            );
-            Error::new(ErrorKind::Unavailable, "identity.save", message).with_source(error)
-        })
+        file::save(self, path)
     }
 
-    fn write(&self, path: &Path) -> std::io::Result<()> {
-        let temporary = path.with_extension("new");
-        // A leftover could have another mode, which opening it would keep.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != IoErrorKind::NotFound => return Err(error),
-            _ => {}
+    /// Its id; `None` until it is registered.
+    pub fn agent(&self) -> Option<&AgentId> {
+        self.registered.as_ref().map(|registered| &registered.agent)
+    }
+
+    /// Was it admitted once? Then it needs no registration token any more.
+    pub fn is_registered(&self) -> bool {
+        self.registered.is_some()
+    }
+
+    /// The token that it shows, an EdDSA JWT; `None` until it is registered.
+    pub fn token(&self) -> Option<&Secret> {
+        self.registered.as_ref().map(|registered| &registered.token)
+    }
+
+    /// Until when the token is good, by what it says itself. An agent that comes later is still admitted
+    /// for a while, with the proof of its key. `None` if there is no token or it does not say.
+    pub fn token_expires_at(&self) -> Option<Timestamp> {
+        #[derive(Deserialize)]
+        struct Claims {
+            exp: i64,
         }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_directory_of(path)
+        // Not checked: only the orchestrator can do that, and nothing here depends on it.
+        let claims = self.token()?.expose().split('.').nth(1)?;
+        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        Some(Timestamp::from_micros(claims.exp.saturating_mul(1_000_000)))
     }
 
-    /// What the agent shows: itself if it is registered, else the token. `None` if it has neither.
-    pub fn credentials(&self, token: Option<&Secret>) -> Option<Credentials> {
-        let secret = self.secret.clone();
-        match (&self.agent, token) {
-            (Some(id), _) => Some(Credentials::Agent { id: id.clone(), secret }),
-            (None, Some(token)) => Some(Credentials::Registration { token: token.clone(), secret }),
-            (None, None) => None,
+    /// The public half of its key pair. Its [thumbprint](PublicKey::thumbprint) is what the token names.
+    pub fn public_key(&self) -> PublicKey {
+        self.key.public_key()
+    }
+
+    /// The life of its program.
+    pub fn instance(&self) -> InstanceId {
+        self.life.instance
+    }
+
+    /// The life before, if that was ever welcomed.
+    pub fn previous(&self) -> Option<InstanceId> {
+        self.life.previous
+    }
+
+    /// Was the program welcomed in this life?
+    pub fn is_welcomed(&self) -> bool {
+        self.life.is_welcomed
+    }
+
+    /// The program starts: begins a new life, `fresh`, if the one before was welcomed.
+    ///
+    /// One that never was goes on: the orchestrator may or may not have heard of it, and knows in both
+    /// cases either this life or the one before. The runtime does this itself with an identity that it
+    /// reads from a file; it must be on disk before the life is first spoken of.
+    pub fn begin_life(&mut self, fresh: InstanceId) {
+        if self.life.is_welcomed {
+            self.life = Life { instance: fresh, previous: Some(self.life.instance), is_welcomed: false };
+        }
+    }
+
+    /// What the agent shows on the connection with that nonce: its token if it is registered, else the
+    /// registration token.
+    pub fn credentials(&self, registration: &Secret, nonce: &Nonce) -> Credentials {
+        match self.token() {
+            Some(token) => {
+                let proof = self.key.prove(nonce, token.expose());
+                Credentials::Agent { token: token.clone(), proof }
+            }
+            None => {
+                let proof = self.key.prove(nonce, registration.expose());
+                Credentials::Registration { token: registration.clone(), key: self.public_key(), proof }
+            }
+        }
+    }
+
+    /// The orchestrator welcomed the program in this life. Gives whether that is news.
+    pub(crate) fn welcomed(&mut self, agent: &AgentId, issued: Option<Secret>) -> bool {
+        let is_news = !self.life.is_welcomed || issued.is_some() || self.agent() != Some(agent);
+        self.life.is_welcomed = true;
+        if let Some(token) = issued.or_else(|| self.token().cloned()) {
+            self.registered = Some(Registered { agent: agent.clone(), token });
+        }
+        is_news
+    }
+
+    /// The orchestrator renewed the token.
+    pub(crate) fn renewed(&mut self, token: Secret) {
+        if let Some(registered) = &mut self.registered {
+            registered.token = token;
         }
     }
 }
 
-/// Makes a rename in the directory of `path` durable.
-pub(crate) fn sync_directory_of(path: &Path) -> std::io::Result<()> {
-    let directory = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
-    fs::File::open(directory)?.sync_all()
+/// A life that nobody had before.
+pub(crate) fn fresh_life() -> InstanceId {
+    InstanceId::from_uuid(uuid::Uuid::new_v4())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use mamos_core::{AgentKind, Timestamp};
-
-    use super::*;
-
-    #[test]
-    fn an_identity_survives_its_file_which_only_the_owner_can_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("identity.json");
-        assert_eq!(Identity::load(&path).unwrap(), None);
-        let agent = AgentId::from_parts(AgentKind::new("a").unwrap(), Timestamp::EPOCH, 1);
-        let mut identity = Identity { agent: Some(agent), secret: Secret::new("s1") };
-        fs::write(directory.path().join("identity.new"), "left over").unwrap();
-        identity.save(&path).unwrap();
-        identity.secret = Secret::new("s2");
-        identity.save(&path).unwrap();
-        assert_eq!(Identity::load(&path).unwrap(), Some(identity));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_file_that_is_no_identity_is_corrupt_and_is_not_shown() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("identity.json");
-        fs::write(&path, "{\"agent\": 5}").unwrap();
-        assert_eq!(Identity::load(&path).unwrap_err().kind(), ErrorKind::Corrupt);
-    }
-}
+mod tests;

@@ -29,7 +29,6 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mamos_core::id::SessionId;
 use mamos_core::job::Outcome;
@@ -39,6 +38,7 @@ use mamos_core::{Error, ErrorKind, Result};
 pub(crate) use self::record::Record;
 use self::record::{HEADER_BYTES, MAX_RECORD_BYTES};
 use crate::identity::sync_directory_of;
+use crate::lock;
 
 /// Begins every journal, so that another file is not taken for one.
 const MAGIC: &[u8; 8] = b"MAMOSJ1\n";
@@ -301,19 +301,12 @@ fn read_record(reader: &mut impl Read) -> std::io::Result<Option<(Record, u64)>>
 
 /// Holds a lock file as long as the journal is open. Beside it, because the journal itself is replaced.
 fn lock_beside(path: &Path) -> Result<File> {
-    let beside = path.with_extension("lock");
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&beside);
-    let lock = opened.map_err(|error| unusable(path, error))?;
-    for _ in 0..20 {
-        match lock.try_lock() {
-            Ok(()) => return Ok(lock),
-            Err(std::fs::TryLockError::Error(error)) => return Err(unusable(path, error)),
-            // A runtime that was just dropped may still be writing its last records.
-            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-    let message = format!("another agent has {} open; give each agent a journal of its own", path.display());
-    Err(Error::new(ErrorKind::Conflict, "journal.open", message))
+    let lock = lock::acquire(&path.with_extension("lock")).map_err(|error| unusable(path, error))?;
+    lock.ok_or_else(|| {
+        let message =
+            format!("another agent has {} open; give each agent a journal of its own", path.display());
+        Error::new(ErrorKind::Conflict, "journal.open", message)
+    })
 }
 
 fn unusable(path: &Path, error: std::io::Error) -> Error {

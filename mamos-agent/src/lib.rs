@@ -8,8 +8,8 @@
 //!    [register](HandlerRegistry::register) it. [`JobError`] has the four honest ways to end other than
 //!    by success; `?` means retry.
 //! 2. Test it with [`testing::run_once`], without an orchestrator.
-//! 3. Build an [`AgentRuntime`] with a connector, credentials and, if results must survive the process,
-//!    a [state directory](AgentRuntimeBuilder::state_directory).
+//! 3. Build an [`AgentRuntime`] with a connector, a registration token and, if who it is and its results must
+//!    survive the process, a [state directory](AgentRuntimeBuilder::state_directory).
 //! 4. [Run](AgentRuntime::run) it until you decide to stop. An [`AgentHandle`] shows what it is doing.
 //!
 //! What the agent promises: at most `slots` attempts at once; a result is reported until the orchestrator
@@ -27,6 +27,7 @@ mod group;
 mod identity;
 mod journal;
 mod load;
+mod lock;
 mod proc;
 mod programs;
 mod registry;

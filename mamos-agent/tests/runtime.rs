@@ -4,6 +4,8 @@
 
 #[path = "runtime/actor.rs"]
 mod actor;
+#[path = "runtime/lives.rs"]
+mod lives;
 #[path = "runtime/orchestrator.rs"]
 mod orchestrator;
 
@@ -14,11 +16,11 @@ use std::time::Duration;
 
 use mamos_agent::{AgentHandle, AgentRuntime, AgentRuntimeBuilder, StopReason, Stopped, WhenCutOff};
 use mamos_core::agent::HostLoad;
-use mamos_core::auth::{Credentials, Secret};
+use mamos_core::auth::{Credentials, Nonce, Secret};
 use mamos_core::clock::SimulatedClock;
 use mamos_core::job::Outcome;
 use mamos_core::lease::Verdict;
-use mamos_core::protocol::{Dispatched, FromAgent, RunEvent, ToAgent, Welcome};
+use mamos_core::protocol::{Dispatched, FromAgent, Hello, RunEvent, ToAgent};
 use mamos_core::{ErrorKind, Result, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +42,7 @@ struct Running {
 }
 
 fn start(slots: u32, settings: impl FnOnce(AgentRuntimeBuilder) -> AgentRuntimeBuilder) -> Running {
-    let (connector, orchestrator) = orchestrator();
+    let (connector, mut orchestrator) = orchestrator();
     let actor = Actor::new(slots);
     let builder = AgentRuntime::builder(actor.clone(), connector)
         .registration(Secret::new("token"))
@@ -48,12 +50,22 @@ fn start(slots: u32, settings: impl FnOnce(AgentRuntimeBuilder) -> AgentRuntimeB
         .seed(1);
     let runtime = settings(builder).build().unwrap();
     let (handle, shutdown) = (runtime.handle(), CancellationToken::new());
+    orchestrator.key = Some(handle.identity().public_key());
     let ended = tokio::spawn(runtime.run(shutdown.clone().cancelled_owned()));
     Running { actor, orchestrator, handle, shutdown, ended }
 }
 
 fn plain(builder: AgentRuntimeBuilder) -> AgentRuntimeBuilder {
     builder
+}
+
+/// Which of the two, and its token. That the proof is right was checked when it arrived.
+fn shown(hello: &Hello) -> (&'static str, &str) {
+    match &hello.credentials {
+        Credentials::Registration { token, .. } => ("registration", token.expose()),
+        Credentials::Agent { token, .. } => ("agent", token.expose()),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn is_send<T: Send>(value: T) -> T {
@@ -88,18 +100,48 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> T {
 async fn an_agent_introduces_itself_and_later_shows_what_it_was_given() {
     let mut agent = start(3, plain);
     let (peer, hello) = agent.orchestrator.welcome().await;
-    let Credentials::Registration { token, secret } = hello.credentials else {
-        panic!("it is not known yet")
-    };
-    assert_eq!(token, Secret::new("token"));
-    assert!(secret.expose().len() >= 32);
+    assert_eq!(shown(&hello), ("registration", "token"));
+    assert_eq!((hello.previous, hello.number), (None, 1));
+    let instance = hello.instance;
     assert_eq!((hello.profile.slots, hello.session, hello.runs.len()), (3, None, 0));
     assert_eq!(hello.now, Timestamp::from_micros(1_000_000_000));
     agent.handle.wait_until(|status| status.agent == Some(agent_id())).await;
     drop(peer);
     let (_, hello) = agent.orchestrator.welcome().await;
-    assert_eq!(hello.credentials, Credentials::Agent { id: agent_id(), secret: Secret::new("issued") });
+    assert_eq!(shown(&hello), ("agent", "issued"));
+    assert_eq!((hello.instance, hello.previous, hello.number), (instance, None, 2));
     assert_eq!(hello.session, Some(session()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_out_of_order_ends_the_link_and_no_more() {
+    let challenge = || ToAgent::Challenge { nonce: Nonce::from_bytes([9; 32]) };
+    let welcomed = || ToAgent::Welcome(Box::new(welcome()));
+    let mut agent = start(1, plain);
+    for before_a_hello in [vec![welcomed()], vec![challenge(), challenge()], vec![ToAgent::Drain]] {
+        let mut peer = agent.orchestrator.arrival().await;
+        peer.say(before_a_hello).await;
+        assert_eq!(peer.try_message().await, None);
+    }
+    for instead_of_a_welcome in [challenge(), ToAgent::Token { token: Secret::new("t") }] {
+        let (mut peer, _) = agent.orchestrator.accept().await;
+        peer.say(vec![instead_of_a_welcome, welcomed()]).await;
+        assert_eq!(peer.try_message().await, None);
+    }
+    let (mut peer, hello) = agent.orchestrator.welcome().await;
+    assert_eq!((shown(&hello), hello.session), (("registration", "token"), None));
+    peer.say(vec![challenge()]).await;
+    while peer.try_message().await.is_some() {}
+    let (_, hello) = agent.orchestrator.welcome().await;
+    assert_eq!(hello.session, Some(session()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_that_does_not_come_is_not_waited_for_longer_than_a_connection() {
+    let mut agent = start(1, |builder| builder.connect_timeout(3 * SECOND));
+    let _silent = agent.orchestrator.arrival().await;
+    let (_, hello) = within(4 * SECOND, agent.orchestrator.accept()).await;
+    assert_eq!(shown(&hello), ("registration", "token"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,32 +320,6 @@ async fn a_final_refusal_ends_the_runtime_and_another_does_not() {
     let error = agent.ended.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("no such token"), "{error}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_superseded_agent_stops_everything_and_says_why() {
-    let mut agent = start(1, plain);
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    peer.dispatch(&[(1, "stubborn")]).await;
-    peer.report().await;
-    peer.record().await;
-    // After a lease, nothing of an earlier life can be on its way any more.
-    let welcomed = tokio::time::Instant::now();
-    while welcomed.elapsed() < Duration::from_secs(30) {
-        assert_eq!(peer.message().await, FromAgent::Heartbeat { load: None });
-    }
-    peer.say(vec![ToAgent::Superseded]).await;
-    assert_eq!(agent.ended.await.unwrap().unwrap_err().kind(), ErrorKind::Stale);
-    agent.actor.until_running(0).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_late_hello_of_an_earlier_life_does_not_end_a_young_agent() {
-    let mut agent = start(1, plain);
-    let (peer, _) = agent.orchestrator.welcome().await;
-    peer.say(vec![ToAgent::Superseded]).await;
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    assert_eq!(peer.message().await, FromAgent::Heartbeat { load: None });
 }
 
 #[tokio::test(start_paused = true)]
@@ -501,7 +517,7 @@ async fn what_was_not_recorded_survives_the_process() {
 
     let mut agent = start(2, kept);
     let (mut peer, hello) = agent.orchestrator.welcome().await;
-    assert_eq!(hello.credentials, Credentials::Agent { id: agent_id(), secret: Secret::new("issued") });
+    assert_eq!(shown(&hello), ("agent", "issued"));
     assert_eq!((hello.session, hello.runs), (Some(session()), vec![run(1), run(2), run(3)]));
     let mut reports = peer.reports(3).await;
     reports.sort_by_key(|(n, _)| *n);
@@ -531,41 +547,6 @@ async fn the_runtime_can_be_spawned() {
         AgentRuntime::builder(Actor::new(1), connector).registration(Secret::new("token")).build().unwrap();
     let stopped = is_send(runtime.run(std::future::ready(()))).await.unwrap();
     assert_eq!(stopped.reason, StopReason::Shutdown);
-}
-
-/// Cut off before the answer came, in this life or by a crash, it shows the same token and secret again.
-#[tokio::test(start_paused = true)]
-async fn a_registration_is_made_again_with_the_same_secret() {
-    let directory = tempfile::tempdir().unwrap();
-    let registering = |builder: AgentRuntimeBuilder| builder.state_directory(directory.path());
-    let mut agent = start(1, registering);
-    let (peer, first) = agent.orchestrator.accept().await;
-    drop(peer);
-    let (peer, again) = agent.orchestrator.accept().await;
-    assert_eq!(again.credentials, first.credentials);
-    drop(peer);
-    agent.ended.abort();
-    let _ = agent.ended.await;
-    let mut restarted = start(1, registering);
-    let (_, after_crash) = restarted.orchestrator.accept().await;
-    assert_eq!(after_crash.credentials, first.credentials);
-}
-
-/// Nothing was issued: it goes on with the secret that it made.
-#[tokio::test(start_paused = true)]
-async fn a_registered_agent_shows_its_own_secret_after_a_restart() {
-    let directory = tempfile::tempdir().unwrap();
-    let registering = |builder: AgentRuntimeBuilder| builder.state_directory(directory.path());
-    let mut agent = start(1, registering);
-    let (peer, hello) = agent.orchestrator.accept().await;
-    let Credentials::Registration { secret, .. } = hello.credentials else { panic!("it is not known yet") };
-    peer.say(vec![ToAgent::Welcome(Box::new(Welcome { issued: None, ..welcome() }))]).await;
-    agent.handle.wait_until(|status| status.agent == Some(agent_id())).await;
-    agent.ended.abort();
-    let _ = agent.ended.await;
-    let mut restarted = start(1, registering);
-    let (_, hello) = restarted.orchestrator.accept().await;
-    assert_eq!(hello.credentials, Credentials::Agent { id: agent_id(), secret });
 }
 
 /// A link that no longer carries anything need not end by itself: nobody answers the heartbeat.

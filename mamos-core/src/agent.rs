@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use self::state::AgentState;
+use crate::auth::PublicKey;
 use crate::clock::Timestamp;
-use crate::id::{AgentId, AgentKind, JobKind};
+use crate::id::{AgentId, AgentKind, InstanceId, JobKind};
 use crate::job::labels::Labels;
 use crate::job::{Counters, Outcome, Progress};
 use crate::lease::RunRef;
@@ -213,14 +214,34 @@ pub struct AgentRecord {
     pub labels: Labels,
     /// An operator wants it to take no new work.
     pub is_draining: bool,
-    /// SHA-256 of the secret that it proves itself with.
-    pub secret_hash: [u8; 32],
+    /// What its proofs are checked with. Never changes: its id is derived from it.
+    pub public_key: PublicKey,
+    /// The life of its program that proved itself last; `None` until the first did.
+    pub instance: Option<InstanceId>,
+    /// Set while it may not connect.
+    pub revocation: Option<Revocation>,
     /// When it was admitted.
     pub registered_at: Timestamp,
     /// When it last opened, resumed, closed or lost a session.
     pub changed_at: Timestamp,
     /// Grows with every change, so that two edits do not overwrite each other.
     pub revision: u64,
+}
+
+/// Why an agent may not connect, until an operator reinstates it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why, for people. At most 512 bytes.
+    pub reason: String,
+}
+
+impl Revocation {
+    /// A revocation, its reason cut to 512 bytes.
+    pub fn new(at: Timestamp, reason: &str) -> Self {
+        Self { at, reason: reason[..reason.floor_char_boundary(512)].to_owned() }
+    }
 }
 
 impl AgentRecord {

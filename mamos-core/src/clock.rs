@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,64 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// The text is not a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time; write it as in RFC 3339, for example 2026-11-21T08:00:00Z")]
+pub struct InvalidTimestamp;
+
+/// Reads RFC 3339 with any offset. Digits beyond microseconds are dropped; a leap second is the second
+/// after it.
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        read_rfc3339(text).ok_or(InvalidTimestamp)
+    }
+}
+
+fn read_rfc3339(text: &str) -> Option<Timestamp> {
+    // Longer ones have digits that nobody needs.
+    if !text.is_ascii() || text.len() > 64 {
+        return None;
+    }
+    let number = |range: std::ops::Range<usize>, max: i64| {
+        let digits = text.get(range)?;
+        let is_number = digits.bytes().all(|c| c.is_ascii_digit());
+        is_number.then(|| digits.parse::<i64>().ok()).flatten().filter(|number| *number <= max)
+    };
+    let is = |at: usize, wanted: &[u8]| text.as_bytes().get(at).is_some_and(|c| wanted.contains(c));
+    if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt") && is(13, b":") && is(16, b":")) {
+        return None;
+    }
+    let (year, month, day) = (number(0..4, 9999)?, number(5..7, 12)?, number(8..10, 31)?);
+    let days = days_from_civil(year, month, day);
+    if civil_from_days(days) != (year, month, day) {
+        return None;
+    }
+    let (hour, minute, second) = (number(11..13, 23)?, number(14..16, 59)?, number(17..19, 60)?);
+    let mut at = 19;
+    let mut micros = 0;
+    if is(at, b".") {
+        let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 {
+            return None;
+        }
+        let kept = digits.min(6);
+        micros = number(at + 1..at + 1 + kept, 999_999)? * 10_i64.pow(6 - kept as u32);
+        at += 1 + digits;
+    }
+    let offset = match text.get(at..)? {
+        "Z" | "z" => 0,
+        rest if rest.len() == 6 && is(at, b"+-") && is(at + 3, b":") => {
+            let minutes = number(at + 1..at + 3, 23)? * 60 + number(at + 4..at + 6, 59)?;
+            if is(at, b"-") { -minutes } else { minutes }
+        }
+        _ => return None,
+    };
+    let seconds = days * 86_400 + hour * 3600 + (minute - offset) * 60 + second;
+    Some(Timestamp(seconds * 1_000_000 + micros))
+}
+
 /// Where the engine takes the time from. Rules and stores take `now` as an argument instead.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The time now. May jump in either direction; leases tolerate that within their length.
@@ -125,8 +184,20 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Howard Hinnant's `days_from_civil`: the other way round.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -135,6 +206,50 @@ mod tests {
         assert_eq!(Timestamp::from_micros(1_766_275_199_500_000).to_string(), "2025-12-20T23:59:59.500000Z");
         assert_eq!(Timestamp::from_micros(951_782_400_000_000).to_string(), "2000-02-29T00:00:00.000000Z");
         assert_eq!(Timestamp::from_micros(-1).to_string(), "1969-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn times_are_read_as_rfc_3339_says() {
+        // The examples of RFC 3339, section 5.8, and what `date -u +%s -d` says of them.
+        let cases = [
+            ("1985-04-12T23:20:50.52Z", 482_196_050_520_000),
+            ("1996-12-19T16:39:57-08:00", 851_042_397_000_000),
+            ("1990-12-31T23:59:60Z", 662_688_000_000_000),
+            ("1937-01-01T12:00:27.87+00:20", -1_041_337_172_130_000),
+            ("2000-02-29t00:00:00.1234567z", 951_782_400_123_456),
+        ];
+        for (text, micros) in cases {
+            assert_eq!(text.parse::<Timestamp>().unwrap().as_micros(), micros, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "",
+            "2026-11-21",
+            "2026-11-21T08:00:00",
+            "2026-11-21T08:00:00.Z",
+            "2026-02-29T08:00:00Z",
+            "2026-13-01T08:00:00Z",
+            "2026-00-01T08:00:00Z",
+            "2026-11-21T24:00:00Z",
+            "+026-11-21T08:00:00Z",
+            "2026-11-21T08:00:00+24:00",
+            "2026-11-21T08:00:00Zjunk",
+            "2026-11-2\u{e4}T08:00:00Z",
+            &format!("2026-11-21T08:00:00.{}Z", "1".repeat(100)),
+        ] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_printed_time_is_read_as_the_same(micros in -62_167_219_200_000_000i64..253_402_300_800_000_000) {
+            let at = Timestamp::from_micros(micros);
+            prop_assert_eq!(at.to_string().parse::<Timestamp>(), Ok(at));
+        }
     }
 
     #[test]

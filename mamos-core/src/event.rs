@@ -17,6 +17,8 @@ pub struct Event {
     pub seq: u64,
     /// When.
     pub at: Timestamp,
+    /// The lane of the job that it is about, if it is about one and this orchestrator knows.
+    pub lane: Option<Arc<Lane>>,
     /// What.
     pub what: What,
 }
@@ -133,6 +135,29 @@ pub enum What {
         agent: AgentId,
         /// The session.
         session: SessionId,
+    },
+    /// An agent may not connect any more, until it is reinstated.
+    AgentRevoked {
+        /// The agent.
+        agent: AgentId,
+        /// Why.
+        reason: String,
+    },
+    /// Two programs proved themselves with one identity, and neither descends from the other: it was
+    /// copied. The agent is revoked.
+    IdentityCopied {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// A revoked agent may connect again.
+    AgentReinstated {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// An agent was drained or goes on, was labelled, or was decommissioned.
+    AgentChanged {
+        /// The agent.
+        agent: AgentId,
     },
     /// Someone who wanted to connect was refused.
     AgentRefused {

@@ -104,6 +104,15 @@ uuid_id! {
     JobId, "job id"
 }
 uuid_id! {
+    /// Identifies one life of an agent's program: made when it starts, known to nobody but it and the
+    /// orchestrator.
+    InstanceId, "instance id"
+}
+uuid_id! {
+    /// Identifies a record of the audit log.
+    AuditId, "audit id"
+}
+uuid_id! {
     /// Identifies one session of an agent.
     SessionId, "session id"
 }
@@ -239,12 +248,11 @@ impl AgentId {
         Self { kind, uuid: *JobId::from_parts(now, random).as_uuid() }
     }
 
-    /// Derives the id of an agent from the hash of the secret that it registers with, so that
-    /// registering twice with one secret makes one agent.
-    pub fn from_secret_hash(kind: AgentKind, hash: &[u8; 32]) -> Self {
-        // Hashed once more: an id is public, and must not be a part of what the store compares with.
+    /// Derives the id of an agent from the public key that it registers with, so that registering twice
+    /// with one key makes one agent.
+    pub fn from_public_key(kind: AgentKind, key: &[u8; 32]) -> Self {
         let mut bytes = [0; 16];
-        bytes.copy_from_slice(&Sha256::digest(hash)[..16]);
+        bytes.copy_from_slice(&Sha256::digest(key)[..16]);
         let uuid = uuid::Builder::from_bytes(bytes)
             .with_version(uuid::Version::Custom)
             .with_variant(uuid::Variant::RFC4122)

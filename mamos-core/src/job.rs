@@ -471,6 +471,8 @@ pub struct ClaimedJob {
     pub timeout: Option<Duration>,
     /// When the job is given up.
     pub deadline: Option<Timestamp>,
+    /// Since when it could run: its [`JobRecord::run_at`].
+    pub ready_since: Timestamp,
     /// W3C trace context of the enqueuer.
     pub traceparent: Option<Arc<str>>,
 }

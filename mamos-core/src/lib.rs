@@ -12,6 +12,7 @@
 //! - The engine: [`orchestrator`].
 
 pub mod agent;
+pub mod audit;
 pub mod auth;
 pub mod bus;
 pub mod clock;

@@ -10,6 +10,7 @@
 //! Each file is a thin loop around plain functions. The registry is the only shared state in memory;
 //! it can be lost at any time, because the store is the truth.
 
+mod agents;
 mod authenticator;
 mod builder;
 mod dispatch;
@@ -18,20 +19,26 @@ mod enqueue;
 mod entropy;
 mod events;
 mod explain;
+mod follow;
+mod look;
 mod operate;
 mod outbox;
 mod registry;
 mod session;
 mod settings;
 mod settle;
+mod stats;
 mod upkeep;
 mod waiters;
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+pub use self::agents::LiveAgent;
+pub use self::agents::TokenScope;
 pub use self::authenticator::StoreAuthenticator;
 pub use self::builder::Builder;
 use self::engine::Engine;
@@ -43,10 +50,21 @@ pub use self::events::Seen;
 pub use self::explain::Busy;
 pub use self::explain::WaitsFor;
 pub use self::explain::Why;
-pub use self::operate::LiveAgent;
+pub use self::follow::Followed;
+pub use self::follow::LogFollower;
+pub use self::look::AgentFilter;
+pub use self::look::LogTail;
 use self::session::Inlets;
+pub use self::stats::JobStats;
+pub use self::stats::OperationStats;
+pub use self::stats::Spread;
+pub use self::stats::Stats;
+use crate::audit::AuditLog;
+use crate::auth::SigningKeys;
+use crate::clock::Timestamp;
 use crate::store::Store;
 use crate::transport::Listener;
+use crate::whitelist::Whitelist;
 use crate::{Error, ErrorKind, Result};
 
 /// Keeps jobs and agents in a store and hands jobs to agents.
@@ -59,6 +77,8 @@ pub struct Orchestrator {
     engine: Arc<Engine>,
     enqueues: mpsc::Sender<enqueue::Request>,
     not_yet_run: Arc<Mutex<Option<NotYetRun>>>,
+    /// How many listeners it has.
+    listeners: usize,
 }
 
 /// What an orchestrator needs to run, which it does once.
@@ -140,6 +160,82 @@ impl Orchestrator {
     /// Watches what happens from now on.
     pub fn events(&self) -> EventStream {
         self.engine.events.watch()
+    }
+
+    /// Watches what happened after the event with that number, as far as it is [kept](Self::keep_events),
+    /// and what happens from now on.
+    pub fn events_after(&self, seq: u64) -> EventStream {
+        self.engine.events.watch_after(seq)
+    }
+
+    /// Keeps the last 8192 events, or 8 MiB of logs in them, from now on, so that a watcher can come back.
+    /// Costs some time for each event; without it they are kept only while somebody watches.
+    pub fn keep_events(&self) {
+        self.engine.events.keep();
+    }
+
+    /// Names the numbering of events of this orchestrator. Differs each time that one is built, so that a
+    /// number from an earlier life is not taken for one of this.
+    pub fn event_series(&self) -> &str {
+        self.engine.events.series()
+    }
+
+    /// What it did since it was built.
+    pub fn stats(&self) -> Stats {
+        self.engine.tally.read()
+    }
+
+    /// How many agents have a link to it now.
+    pub fn session_count(&self) -> usize {
+        self.engine.registry().links().count()
+    }
+
+    /// The keys that sign the tokens of agents.
+    pub fn signing_keys(&self) -> &Arc<SigningKeys> {
+        &self.engine.keys
+    }
+
+    /// Who did what that needed a permission. The engine writes what it decides itself; whoever lets people
+    /// act writes what they do.
+    pub fn audit(&self) -> &AuditLog {
+        &self.engine.audit
+    }
+
+    /// Which commands may run.
+    pub fn whitelist(&self) -> &Arc<dyn Whitelist> {
+        &self.engine.whitelist
+    }
+
+    /// The time, as this orchestrator sees it.
+    pub fn now(&self) -> Timestamp {
+        self.engine.now()
+    }
+
+    /// The name of this orchestrator.
+    pub fn name(&self) -> &str {
+        &self.engine.settings.name
+    }
+
+    /// Has it begun to stop?
+    pub fn is_stopping(&self) -> bool {
+        self.engine.stopping.is_cancelled()
+    }
+
+    /// Waits until it begins to stop.
+    pub async fn stopping(&self) {
+        self.engine.stopping.cancelled().await;
+    }
+
+    /// Does it hand out nothing, because of [`Orchestrator::drain`]?
+    pub fn is_draining(&self) -> bool {
+        self.engine.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Does it run, with all of its listeners taking connections?
+    pub fn is_serving(&self) -> bool {
+        let has_begun = self.not_yet_run.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let accepting = self.engine.accepting.load(Ordering::SeqCst);
+        has_begun && !self.is_stopping() && accepting == self.listeners
     }
 
     /// The store that everything is kept in.

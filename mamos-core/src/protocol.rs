@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentProfile, HostLoad, LogStream};
-use crate::auth::{Credentials, Secret};
+use crate::auth::{Credentials, Nonce, Secret};
 use crate::clock::Timestamp;
-use crate::id::{AgentId, JobKind, SessionId};
+use crate::id::{AgentId, InstanceId, JobKind, SessionId};
 use crate::job::{Counters, Outcome, Progress};
 use crate::lease::{RunRef, Verdict};
 use crate::transport::Encoding;
@@ -140,6 +140,14 @@ pub struct Hello {
     pub credentials: Credentials,
     /// What it is and can do.
     pub profile: AgentProfile,
+    /// The life of its program: a new random UUID with each start, kept on disk before it is first sent.
+    /// A program that was never welcomed keeps the one it has when it starts again.
+    pub instance: InstanceId,
+    /// The life before, if it was ever welcomed: who comes back with another life is a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<InstanceId>,
+    /// Counts the connections of this life from 1, so that a hello that arrives late is known as such.
+    pub number: u64,
     /// The session that it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
@@ -188,6 +196,11 @@ pub enum RunEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToAgent {
+    /// The first message: what the agent must sign to prove itself on this connection.
+    Challenge {
+        /// Random, and used once.
+        nonce: Nonce,
+    },
     /// The answer to `Hello`: it may work.
     Welcome(Box<Welcome>),
     /// The answer to `Hello`, and the last message: it may not work.
@@ -225,6 +238,11 @@ pub enum ToAgent {
         /// The runs.
         runs: Vec<RunRef>,
     },
+    /// It must show this token from now on.
+    Token {
+        /// The token.
+        token: Secret,
+    },
     /// It should take no new work and leave when it has ended what it runs.
     Drain,
     /// The last message: a newer link of the same agent took over.
@@ -239,7 +257,7 @@ pub struct Welcome {
     pub version: u16,
     /// Who the agent is.
     pub agent: AgentId,
-    /// What it must show from now on, if that has changed.
+    /// The token that it must show from now on, if that has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued: Option<Secret>,
     /// Its session.

@@ -30,7 +30,9 @@ use crate::job::{AttemptRecord, CancelRequest, ClaimedJob, JobRecord, NewJob, Ou
 use crate::lease::{RunRef, SessionRef, Verdict};
 
 /// Everything that an orchestrator keeps.
-pub trait Store: JobStore + LogStore + QueueStore + SessionStore + AgentStore + TokenStore {
+pub trait Store:
+    JobStore + LogStore + QueueStore + SessionStore + AgentStore + TokenStore + DocumentStore
+{
     /// Says which store this is, for people, for example `sqlite (durability full) at /var/lib/mamos.db`.
     /// Never contains a secret.
     fn describe(&self) -> String;
@@ -186,7 +188,7 @@ pub trait AgentStore: Send + Sync + 'static {
 
     /// Stores a changed agent if it still has the given revision; the stored one is `revision + 1`.
     ///
-    /// Only the labels, draining, secret hash and state are taken; all else stays.
+    /// Only the labels, draining, instance, revocation and state are taken; all else stays.
     ///
     /// # Errors
     ///
@@ -204,13 +206,14 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Takes one use of the token with that hash and stores the agent, in one statement or
     /// transaction, so that a token with one use admits one agent, however many try at once.
     ///
-    /// A repeat with the same agent id and secret hash, after an answer was lost, answers the agent
-    /// again and takes no use.
+    /// A repeat with the same agent id and public key, after an answer was lost, answers the agent
+    /// again and takes no use. A new agent gets the [labels](RegistrationToken::labels) of the token.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Denied`](crate::ErrorKind::Denied): no such token, no use left, expired at `now`, or
-    /// made for another kind of agent. The message does not say which.
+    /// made for another kind or [name](RegistrationToken::agent_name) of agent. The message does not say
+    /// which.
     async fn redeem(&self, hash: [u8; 32], agent: AgentRecord, now: Timestamp) -> Result<AgentRecord>;
 
     /// Every token that has uses left, expired ones too.
@@ -218,6 +221,41 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Makes a token worthless. Gives whether it had been worth something.
     async fn revoke_token(&self, id: TokenId) -> Result<bool>;
+}
+
+/// Keeps small documents: what the engine and its surroundings remember besides jobs and agents, such
+/// as users, keys and the audit log.
+///
+/// A document has a collection, a key that is unique in it, and a revision that grows by one with each
+/// change from 1 on. One that has expired is gone for every method, whether it was
+/// [removed](DocumentStore::prune_documents) yet or not.
+#[async_trait]
+pub trait DocumentStore: Send + Sync + 'static {
+    /// One document; `None` if there is none or it expired at or before `now`.
+    async fn document(&self, collection: &str, key: &str, now: Timestamp) -> Result<Option<Document>>;
+
+    /// Writes documents in order, each only if its [condition](Expected) holds.
+    ///
+    /// A write whose condition does not hold but whose wish is fulfilled already — the document is there
+    /// with exactly that value and expiry, and was one revision earlier as expected — is a repeat after a lost
+    /// answer and counts as written. So does the removal of what is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LimitExceeded`](crate::ErrorKind::LimitExceeded): a collection, key or value is over
+    /// [`MAX_DOCUMENT_NAME_BYTES`] or [`MAX_DOCUMENT_BYTES`], or a name is empty. Nothing was written.
+    async fn write_documents(&self, writes: Vec<DocumentWrite>, now: Timestamp) -> Result<Vec<Written>>;
+
+    /// Documents of a collection in the order of their keys' bytes, a page at a time.
+    async fn documents(
+        &self,
+        filter: DocumentFilter,
+        page: PageRequest,
+        now: Timestamp,
+    ) -> Result<Page<Document>>;
+
+    /// Removes documents that expired at or before `now`, at most `limit`. Gives how many.
+    async fn prune_documents(&self, now: Timestamp, limit: u32) -> Result<u32>;
 }
 
 /// What became of a job that was to be stored.
@@ -518,6 +556,82 @@ impl SessionEnd {
             Self::Lost => "lost",
         }
     }
+}
+
+/// The longest collection or key of a document, in bytes.
+pub const MAX_DOCUMENT_NAME_BYTES: usize = 512;
+/// The largest value of a document, in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
+
+/// A small document, as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// What it is unique by, within its collection.
+    pub key: String,
+    /// From 1, grows by one with each change.
+    pub revision: u64,
+    /// What it says. Opaque to the store.
+    pub value: Bytes,
+    /// Gone from then on; `None` for never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A wish to change a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentWrite {
+    /// Its collection.
+    pub collection: String,
+    /// Its key.
+    pub key: String,
+    /// How it must be now.
+    pub expected: Expected,
+    /// What it should become.
+    pub change: DocumentChange,
+}
+
+/// How a document must be for a write to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// However it is.
+    Any,
+    /// It must not be there.
+    Absent,
+    /// It must have this revision.
+    Revision(u64),
+}
+
+/// What a document should become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DocumentChange {
+    /// It has this value until it expires.
+    Put {
+        /// What it says.
+        value: Bytes,
+        /// Gone from then on; `None` for never.
+        expires_at: Option<Timestamp>,
+    },
+    /// It is gone.
+    Remove,
+}
+
+/// What became of a wish to change a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// Done. The revision that it has now; 0 if it is gone.
+    Done(u64),
+    /// The condition did not hold: the document is as it was, here if there is one.
+    Conflict(Option<Document>),
+}
+
+/// Which documents to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentFilter {
+    /// Of this collection.
+    pub collection: String,
+    /// Whose keys begin so; empty for all.
+    pub prefix: String,
+    /// The last key first?
+    pub is_descending: bool,
 }
 
 /// A queue, counted.

@@ -89,6 +89,10 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
 
     /// Who is at the other end, for people and logs.
     fn peer(&self) -> String;
+
+    /// Notes that whoever is at the other end could not prove who they are, for transports that count such
+    /// failures and let a place that has too many wait. Does nothing by default.
+    fn note_refused(&self) {}
 }
 
 /// What a connection moves. Opaque to it: only [`protocol`](crate::protocol) makes and reads one.

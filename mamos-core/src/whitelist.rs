@@ -3,6 +3,7 @@
 //! A command is an id and named parameters. The whitelist maps it to an absolute program and a list of
 //! arguments in which one parameter is exactly one argument. There is no shell anywhere.
 
+mod describe;
 pub mod policy;
 mod reload;
 
@@ -13,6 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::describe::CommandDescription;
+pub use self::describe::ParameterDescription;
+pub use self::describe::ParameterRule;
 pub use self::reload::Reloadable;
 use crate::auth::Principal;
 use crate::id::CommandId;
@@ -32,6 +36,12 @@ pub trait Whitelist: Send + Sync + 'static {
 
     /// The commands that it knows, sorted.
     fn commands(&self) -> Vec<CommandId>;
+
+    /// What people need to know to ask for a command; `None` if it knows none of that id, or tells nothing,
+    /// which is the default.
+    fn describe(&self, _: &CommandId) -> Option<CommandDescription> {
+        None
+    }
 
     /// Changes with every change of what is permitted.
     fn digest(&self) -> String;

@@ -1,22 +1,24 @@
 //! Stores that break a promise on purpose: they prove that the conformance kit, and whatever else
 //! claims to find faults, does find them.
 
+mod agents;
+mod documents;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
-use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
+use mamos_core::id::{JobId, QueueName, SessionId};
 use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, ClaimedJob, JobRecord, NewJob, Priority};
 use mamos_core::lease::{Epoch, RunRef, SessionRef, Verdict};
 use mamos_core::store::{
-    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, EnqueueResult, Enqueued,
-    HeldJob, JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Report,
-    Reported, RunWrite, SessionRecord, SessionStore, Store, Swept, TokenStore,
+    Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, EnqueueResult, Enqueued, HeldJob,
+    JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Report, Reported,
+    RunWrite, SessionRecord, SessionStore, Store, Swept,
 };
 use mamos_core::{JobState, Result};
 
@@ -72,6 +74,24 @@ pub enum Flaw {
     ForgetsLateEvidence,
     /// Overwrites what someone else changed of an agent.
     OverwritesAgents,
+    /// Forgets that an agent was revoked.
+    ForgetsRevocations,
+    /// Admits agents of any name.
+    IgnoresTokenNames,
+    /// Admits agents without the labels of their token.
+    ForgetsTokenLabels,
+    /// Writes documents whatever became of them since they were read.
+    OverwritesDocuments,
+    /// Refuses a write of a document that is sent again.
+    RefusesRepeatedWrites,
+    /// Writes what stands before a document that is out of bounds.
+    WritesPartsOfBatches,
+    /// Shows documents that expired.
+    ServesExpiredDocuments,
+    /// Leaves out the last document of each page but the last.
+    ListsLoseDocuments,
+    /// Prunes documents however long they should stay.
+    PrunesLiveDocuments,
 }
 
 /// Passes calls on to another store, and breaks one promise.
@@ -338,54 +358,5 @@ impl<S: Store> SessionStore for Broken<S> {
 
     async fn sessions(&self) -> Result<Vec<SessionRecord>> {
         self.inner.sessions().await
-    }
-}
-
-#[async_trait]
-impl<S: Store> AgentStore for Broken<S> {
-    async fn agent(&self, id: &AgentId) -> Result<Option<AgentRecord>> {
-        self.inner.agent(id).await
-    }
-
-    async fn agents(&self, page: PageRequest) -> Result<Page<AgentRecord>> {
-        self.inner.agents(page).await
-    }
-
-    async fn update_agent(&self, agent: AgentRecord, revision: u64, now: Timestamp) -> Result<AgentRecord> {
-        let stored = self.inner.agent(&agent.id).await?.map_or(revision, |stored| stored.revision);
-        let revision = if self.has(Flaw::OverwritesAgents) { stored } else { revision };
-        self.inner.update_agent(agent, revision, now).await
-    }
-}
-
-#[async_trait]
-impl<S: Store> TokenStore for Broken<S> {
-    async fn create_token(&self, token: RegistrationToken) -> Result<()> {
-        self.memory().tokens.insert(token.hash, token.clone());
-        self.inner.create_token(token).await
-    }
-
-    async fn redeem(&self, hash: [u8; 32], agent: AgentRecord, now: Timestamp) -> Result<AgentRecord> {
-        let answer = self.inner.redeem(hash, agent.clone(), now).await;
-        let used_up = self.memory().tokens.get(&hash).cloned();
-        match (answer, used_up) {
-            (Err(_), Some(token)) if self.has(Flaw::TokensAdmitTwice) => {
-                let text = agent.id.to_string();
-                let mut hash = token.hash;
-                hash[16..].copy_from_slice(JobId::from_key(&text).as_bytes());
-                let copy = RegistrationToken { id: TokenId::from_key(&text), hash, uses_left: 1, ..token };
-                self.inner.create_token(copy).await?;
-                self.inner.redeem(hash, agent, now).await
-            }
-            (answer, _) => answer,
-        }
-    }
-
-    async fn tokens(&self) -> Result<Vec<RegistrationToken>> {
-        self.inner.tokens().await
-    }
-
-    async fn revoke_token(&self, id: TokenId) -> Result<bool> {
-        self.inner.revoke_token(id).await
     }
 }

@@ -31,6 +31,7 @@ pub mod agents;
 pub mod attach;
 pub mod cancel;
 pub mod claim;
+pub mod documents;
 pub mod enqueue;
 pub mod history;
 pub mod lists;

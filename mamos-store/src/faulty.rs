@@ -14,9 +14,10 @@ use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
 use mamos_core::lease::{RunRef, SessionRef, Verdict};
 use mamos_core::store::{
-    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Enqueued, HeldJob,
-    JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Reported, RunWrite,
-    SessionRecord, SessionStore, Store, Swept, TokenStore,
+    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Document,
+    DocumentFilter, DocumentStore, DocumentWrite, Enqueued, HeldJob, JobFilter, JobStore, LogPiece, LogStore,
+    Page, PageRequest, QueueRecord, QueueStore, Reported, RunWrite, SessionRecord, SessionStore, Store,
+    Swept, TokenStore, Written,
 };
 use mamos_core::{Error, ErrorKind, Result};
 
@@ -290,5 +291,30 @@ impl<S: Store> TokenStore for Faulty<S> {
 
     async fn revoke_token(&self, id: TokenId) -> Result<bool> {
         self.through("store.revoke_token", self.inner.revoke_token(id)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> DocumentStore for Faulty<S> {
+    async fn document(&self, collection: &str, key: &str, now: Timestamp) -> Result<Option<Document>> {
+        self.through("store.document", self.inner.document(collection, key, now)).await
+    }
+
+    async fn write_documents(&self, writes: Vec<DocumentWrite>, now: Timestamp) -> Result<Vec<Written>> {
+        self.through("store.write_documents", self.inner.write_documents(writes, now)).await
+    }
+
+    async fn documents(
+        &self,
+        filter: DocumentFilter,
+        page: PageRequest,
+        now: Timestamp,
+    ) -> Result<Page<Document>> {
+        self.through("store.documents", self.inner.documents(filter, page, now)).await
+    }
+
+    async fn prune_documents(&self, now: Timestamp, limit: u32) -> Result<u32> {
+        self.through("store.prune_documents", self.inner.prune_documents(now, limit)).await
     }
 }

@@ -12,6 +12,7 @@
 pub mod broken;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod documents;
 #[cfg(feature = "conformance")]
 pub mod faulty;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! Keeps everything in memory: the reference for every other store, and fast.
 
 mod agents;
+mod documents;
 mod hash;
 mod job;
 mod jobs;
@@ -26,9 +27,10 @@ use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
 use mamos_core::lease::{RunRef, SessionRef, Verdict};
 use mamos_core::store::{
-    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Enqueued, HeldJob,
-    JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Reported, RunWrite,
-    SessionRecord, SessionStore, Store, Swept, TokenStore,
+    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Document,
+    DocumentFilter, DocumentStore, DocumentWrite, Enqueued, HeldJob, JobFilter, JobStore, LogPiece, LogStore,
+    Page, PageRequest, QueueRecord, QueueStore, Reported, RunWrite, SessionRecord, SessionStore, Store,
+    Swept, TokenStore, Written,
 };
 use mamos_core::{Error, ErrorKind, Result};
 
@@ -69,6 +71,7 @@ struct State {
     sessions: sessions::Sessions,
     agents: agents::Agents,
     tokens: tokens::Tokens,
+    documents: documents::Documents,
     /// Lost sessions that may still hold something, because a sweep met its limit.
     unrescued: VecDeque<SessionId>,
 }
@@ -244,12 +247,11 @@ impl TokenStore for MemoryStore {
             Error::new(ErrorKind::Denied, "store.redeem", message)
         };
         if let Some(known) = state.agents.get(&agent.id) {
-            let is_repeat = known.secret_hash == agent.secret_hash;
+            let is_repeat = known.public_key == agent.public_key;
             return if is_repeat { Ok(known.clone()) } else { Err(denied()) };
         }
-        if !state.tokens.take_use(&hash, agent.id.kind(), now) {
-            return Err(denied());
-        }
+        let labels = state.tokens.take_use(&hash, &agent, now).ok_or_else(denied)?;
+        let agent = AgentRecord { labels, ..agent };
         state.agents.insert(agent.clone());
         Ok(agent)
     }
@@ -260,5 +262,29 @@ impl TokenStore for MemoryStore {
 
     async fn revoke_token(&self, id: TokenId) -> Result<bool> {
         Ok(self.state().tokens.revoke(id))
+    }
+}
+
+#[async_trait]
+impl DocumentStore for MemoryStore {
+    async fn document(&self, collection: &str, key: &str, now: Timestamp) -> Result<Option<Document>> {
+        Ok(self.state().documents.get(collection, key, now).cloned())
+    }
+
+    async fn write_documents(&self, writes: Vec<DocumentWrite>, now: Timestamp) -> Result<Vec<Written>> {
+        self.state().documents.write(writes, now)
+    }
+
+    async fn documents(
+        &self,
+        filter: DocumentFilter,
+        page: PageRequest,
+        now: Timestamp,
+    ) -> Result<Page<Document>> {
+        self.state().documents.page(&filter, &page, now)
+    }
+
+    async fn prune_documents(&self, now: Timestamp, limit: u32) -> Result<u32> {
+        Ok(self.state().documents.prune(now, limit))
     }
 }

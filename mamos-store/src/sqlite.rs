@@ -11,6 +11,7 @@ mod agents;
 mod changes;
 mod claim;
 mod corrupt;
+mod documents;
 mod enqueue;
 mod errors;
 mod jobs;
@@ -30,6 +31,7 @@ mod writer;
 #[cfg(test)]
 mod plans;
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,8 +88,8 @@ impl Durability {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqliteSettings {
-    /// The file. Created if it does not exist; its directory must. SQLite keeps two more files beside
-    /// it, with `-wal` and `-shm` at the end of their names.
+    /// The file. Created if it does not exist, for its owner alone; its directory must. SQLite keeps two
+    /// more files beside it, with `-wal` and `-shm` at the end of their names.
     pub path: PathBuf,
     /// What a crash or a power cut may lose. Default: [`Durability::Full`].
     pub durability: Durability,
@@ -242,6 +244,11 @@ impl SqliteStore {
         settings.check()?;
         let path = Arc::new(settings.path.clone());
         let failed = |fault: Fault| at_open(fault.into_error(OPEN, &path));
+        create(&path).map_err(|error| {
+            let message =
+                format!("{} cannot be created; check who may write to its directory", path.display());
+            Error::new(ErrorKind::Config, OPEN, message).with_source(error)
+        })?;
         let mut connection = SqliteConnection::connect_with(&settings.writing())
             .await
             .map_err(|error| failed(error.into()))?;
@@ -282,19 +289,25 @@ impl SqliteStore {
     }
 
     /// Copies the whole database into a new file at `target`, consistent as of now, while the store
-    /// goes on.
+    /// goes on. The copy holds all that the file holds, and is its owner's alone too.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`]: the copy could not be written. It must not exist before.
+    /// [`ErrorKind::Unavailable`]: the copy could not be written, or the file is there already.
     pub async fn backup(&self, target: &Path) -> Result<()> {
         let fault = |error: sqlx::Error| Fault::from(error).into_error("store.backup", target);
         let text = target.to_str().ok_or_else(|| {
             Error::new(ErrorKind::Invalid, "store.backup", "the path is not UTF-8; choose another")
         })?;
         let mut reader = self.readers.acquire().await.map_err(fault)?;
+        // SQLite takes an empty file for a new one.
+        owners_alone().create_new(true).open(target).map_err(|error| fault(error.into()))?;
         let vacuum = sqlx::query(AssertSqlSafe("VACUUM INTO ?".to_owned())).bind(text.to_owned());
-        vacuum.execute(&mut *reader).await.map_err(fault)?;
+        if let Err(error) = vacuum.execute(&mut *reader).await {
+            // Half a copy is of no use; what made it fail is what the caller must hear of.
+            let _ = std::fs::remove_file(target);
+            return Err(fault(error));
+        }
         Ok(())
     }
 
@@ -305,6 +318,23 @@ impl SqliteStore {
     fn writer(&self, operation: &'static str) -> Result<Arc<Writer>> {
         self.lock().clone().ok_or_else(|| Fault::Closed.into_error(operation, &self.path))
     }
+}
+
+/// Makes the file unless it is there. SQLite gives the files beside it the same permissions.
+fn create(path: &Path) -> std::io::Result<()> {
+    match owners_alone().create_new(true).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How files are made that only their owner may read: they hold private keys.
+fn owners_alone() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// While opening, a file that cannot be opened is a matter of settings.

@@ -53,6 +53,23 @@ the_kit_finds! {
     a_store_that_prunes_too_much: PrunesTooMuch by prune_removes_what_ended_before_and_nothing_else;
     a_store_that_forgets_late_evidence: ForgetsLateEvidence by a_late_settle_is_kept_as_evidence;
     a_store_that_overwrites_agents: OverwritesAgents by an_update_of_an_older_revision_is_refused;
+    a_store_that_forgets_revocations: ForgetsRevocations
+        by an_agent_keeps_its_life_and_revocation_until_they_are_changed
+        an_update_takes_what_operators_decide_and_nothing_else;
+    a_store_that_ignores_the_names_of_tokens: IgnoresTokenNames by a_token_for_one_name_admits_no_other;
+    a_store_that_forgets_the_labels_of_tokens: ForgetsTokenLabels
+        by a_new_agent_gets_the_labels_of_its_token;
+    a_store_that_overwrites_documents: OverwritesDocuments
+        by a_condition_that_does_not_hold_changes_nothing one_of_many_writers_with_the_same_revision_wins;
+    a_store_that_refuses_a_repeated_write: RefusesRepeatedWrites
+        by a_repeated_write_of_a_document_counts_as_written;
+    a_store_that_writes_parts_of_batches: WritesPartsOfBatches
+        by a_batch_of_documents_with_one_out_of_bounds_writes_nothing;
+    a_store_that_serves_expired_documents: ServesExpiredDocuments
+        by an_expired_document_is_gone_for_every_method;
+    a_store_whose_lists_lose_a_document: ListsLoseDocuments
+        by documents_are_listed_by_the_bytes_of_their_keys;
+    a_store_that_prunes_live_documents: PrunesLiveDocuments by pruning_removes_only_documents_that_expired;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,15 @@ async fn a_broken_store_gives_other_answers() {
         Flaw::ListsLoseJobs,
         Flaw::PrunesTooMuch,
         Flaw::OverwritesAgents,
+        Flaw::ForgetsRevocations,
+        Flaw::IgnoresTokenNames,
+        Flaw::ForgetsTokenLabels,
+        Flaw::OverwritesDocuments,
+        Flaw::RefusesRepeatedWrites,
+        Flaw::WritesPartsOfBatches,
+        Flaw::ServesExpiredDocuments,
+        Flaw::ListsLoseDocuments,
+        Flaw::PrunesLiveDocuments,
     ];
     for flaw in flaws {
         let mut is_found = false;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mamos_core::agent::state::AgentState;
 use mamos_core::agent::{AgentProfile, AgentRecord};
-use mamos_core::auth::RegistrationToken;
+use mamos_core::auth::{PublicKey, RegistrationToken};
 use mamos_core::clock::Timestamp;
 use mamos_core::id::{AgentId, AgentKind, JobId, SessionId, TokenId};
 use mamos_core::job::labels::{Labels, Selector};
@@ -99,23 +99,26 @@ impl Bed {
 }
 
 async fn admit(store: &SqliteStore, n: u8) -> AgentId {
-    let id = AgentId::from_parts(AgentKind::new("kit").unwrap(), NOW, u128::from(n));
     let token = RegistrationToken {
         id: TokenId::from_parts(NOW, u128::from(n)),
         hash: [n; 32],
         expires_at: NOW + TTL,
         uses_left: 1,
         agent_kind: None,
+        agent_name: None,
+        labels: Labels::default(),
         created_at: NOW,
     };
     store.create_token(token).await.unwrap();
     let agent = AgentRecord {
-        id,
+        id: AgentId::from_parts(AgentKind::new("kit").unwrap(), NOW, u128::from(n)),
         state: AgentState::Registered,
         profile: profile(),
-        labels: Default::default(),
+        labels: Labels::default(),
         is_draining: false,
-        secret_hash: [n; 32],
+        public_key: PublicKey::from_bytes([n; 32]),
+        instance: None,
+        revocation: None,
         registered_at: NOW,
         changed_at: NOW,
         revision: 1,

@@ -13,7 +13,10 @@ use mamos_core::id::JobId;
 use mamos_core::job::NewJob;
 use mamos_core::job::labels::Selector;
 use mamos_core::job::lane::Lane;
-use mamos_core::store::{AgentStore, EnqueueResult, JobFilter, JobStore, PageRequest, QueueStore, Store};
+use mamos_core::store::{
+    AgentStore, DocumentChange, DocumentStore, DocumentWrite, EnqueueResult, Expected, JobFilter, JobStore,
+    PageRequest, QueueStore, Store, Written,
+};
 use mamos_core::{ErrorKind, JobState};
 use mamos_store::{Durability, SqliteSettings, SqliteStore};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -60,6 +63,62 @@ async fn all_is_there_after_a_restart() {
         store.enqueue(vec![job(2)], NOW).await.unwrap()[0].result,
         EnqueueResult::Repeat(JobState::Ready)
     );
+}
+
+#[tokio::test]
+async fn documents_are_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mamos.db");
+    let put = |key: &str, bytes: usize, expires_at| DocumentWrite {
+        collection: "notes".to_owned(),
+        key: key.to_owned(),
+        expected: Expected::Absent,
+        change: DocumentChange::Put { value: vec![0xfe; bytes].into(), expires_at },
+    };
+    let writes = vec![put("large", 1024 * 1024, None), put("short", 3, Some(NOW + Duration::from_secs(9)))];
+    let store = open(&path).await;
+    store.write_documents(writes.clone(), NOW).await.unwrap();
+    let before = store.document("notes", "short", NOW).await.unwrap();
+    store.close().await;
+
+    let store = open(&path).await;
+    assert_eq!(store.document("notes", "short", NOW).await.unwrap(), before);
+    assert_eq!(store.document("notes", "large", NOW).await.unwrap().unwrap().value.len(), 1024 * 1024);
+    assert_eq!(store.document("notes", "short", NOW + Duration::from_secs(9)).await.unwrap(), None);
+    // An answer that was lost in the crash is given now.
+    assert_eq!(store.write_documents(writes, NOW).await.unwrap(), [Written::Done(1), Written::Done(1)]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_its_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("mamos.db")).await;
+    store.enqueue(vec![job(1)], NOW).await.unwrap();
+    assert_eq!(stored(&store).await, 1);
+    store.backup(&directory.path().join("copy.db")).await.unwrap();
+    let mut modes = Vec::new();
+    for file in std::fs::read_dir(directory.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        modes.push((file.file_name().into_string().unwrap(), mode));
+    }
+    modes.sort();
+    let wanted = ["copy.db", "mamos.db", "mamos.db-shm", "mamos.db-wal"];
+    assert_eq!(modes, wanted.map(|name| (name.to_owned(), 0o600)));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_permissions_of_a_file_that_is_there_are_left_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mamos.db");
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+    open(&path).await.close().await;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
 }
 
 #[tokio::test]
@@ -239,7 +298,10 @@ async fn a_backup_holds_everything_and_opens() {
     let copy = directory.path().join("copy.db");
     store.backup(&copy).await.unwrap();
     assert_eq!(stored(&open(&copy).await).await, 1);
-    assert_eq!(store.backup(&copy).await.unwrap_err().operation(), "store.backup", "it never overwrites");
+    let error = store.backup(&copy).await.unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Unavailable, "store.backup"));
+    assert!(error.to_string().contains("copy.db"), "{error}");
+    assert_eq!(stored(&open(&copy).await).await, 1, "it never overwrites");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 //! | [`memory`] | in one process | yes | needs none |
 //! | [`socket::UnixFrameListener`] | on one machine | yes | needs none; the file's mode protects it |
 //! | [`socket::TcpFrameListener`] | on one machine or a trusted network | yes | no |
+//! | [`WebSocketConnector`] | anywhere; the orchestrator's end is in `mamos-http` | yes | TLS 1.3 with `wss://` |
 //!
 //! A bus carries messages by topic, behind [`mamos_core::bus`]; [`bus::memory`] is the one inside a
 //! process.
@@ -21,6 +22,8 @@ pub mod memory;
 
 #[cfg(feature = "socket")]
 pub mod socket;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 #[cfg(feature = "conformance")]
 pub mod broken;
@@ -30,3 +33,6 @@ pub mod conformance;
 pub mod encoded;
 #[cfg(feature = "conformance")]
 pub mod faulty;
+
+#[cfg(feature = "websocket")]
+pub use websocket::WebSocketConnector;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mamos_agent::{AgentHandle, AgentRuntime, Journal, StopReason, WhenCutOff};
+use mamos_agent::{AgentHandle, AgentRuntime, Identity, Journal, StopReason, WhenCutOff};
 use mamos_core::agent::AgentProfile;
-use mamos_core::auth::{Credentials, Secret};
+use mamos_core::auth::{KeyPair, Secret};
 use mamos_core::clock::SimulatedClock;
+use mamos_core::id::InstanceId;
 use mamos_core::job::labels::Labels;
 use mamos_core::{AgentKind, Result};
 use mamos_transport::encoded::Writing;
@@ -24,7 +25,8 @@ pub(crate) struct Sailor {
     pub(crate) plan: FaultPlan,
     number: usize,
     profile: AgentProfile,
-    secret: Secret,
+    /// What its disk holds. It is kept by the agents without a journal as well.
+    identity: Identity,
     road: Road,
     /// Where its journal is; an agent without one forgets.
     directory: Option<PathBuf>,
@@ -64,10 +66,11 @@ impl Sailor {
         let road = Road { gate: gate.clone(), plan: plan.clone(), writing };
         let when_cut_off = if random.u8(..4) == 0 { WhenCutOff::Stop } else { WhenCutOff::KeepRunning };
         let has_journal = random.u8(..3) > 0;
+        let key = KeyPair::from_seed(std::array::from_fn(|_| random.u8(..)))?;
         Ok(Self {
             number,
             profile,
-            secret: Secret::from_random("sim", [random.u128(..), random.u128(..)]),
+            identity: Identity::new(key, life_id(number, 0)),
             road,
             plan,
             directory: has_journal.then_some(directory),
@@ -84,10 +87,13 @@ impl Sailor {
             return Ok(());
         }
         self.lives += 1;
+        self.remember();
+        self.identity.begin_life(life_id(self.number, self.lives));
         let name = format!("agent-{}#{}", self.number, self.lives);
         let handlers = stage.handlers(&self.profile, &name)?.clock(Arc::new(clock.clone()));
         let mut builder = AgentRuntime::builder(Arc::new(handlers), Arc::new(self.road.clone()))
-            .credentials(Credentials::Registration { token: token.clone(), secret: self.secret.clone() })
+            .registration(token.clone())
+            .identity(self.identity.clone())
             .clock(Arc::new(clock.clone()))
             .seed(self.random.u64(..))
             .when_cut_off(self.when_cut_off)
@@ -121,10 +127,18 @@ impl Sailor {
 
     /// Ends its life at once, with all that it runs.
     pub(crate) async fn kill(&mut self, stage: &Stage) {
+        self.remember();
         let Some(life) = self.life.take() else { return };
         life.task.abort();
         let _ = life.task.await;
         stage.history.add(Entry::AgentDied { agent: life.name });
+    }
+
+    /// What the last life knew of itself is on disk.
+    fn remember(&mut self) {
+        if let Some(life) = &self.life {
+            self.identity = life.handle.identity();
+        }
     }
 
     /// Asks it to stop, and does not wait for that.
@@ -153,4 +167,8 @@ impl Sailor {
     pub(crate) fn handle(&self) -> Option<&AgentHandle> {
         self.life.as_ref().map(|life| &life.handle)
     }
+}
+
+fn life_id(number: usize, life: u32) -> InstanceId {
+    InstanceId::from_key(&format!("agent-{number}#{life}"))
 }

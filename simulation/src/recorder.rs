@@ -16,9 +16,10 @@ use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
 use mamos_core::lease::{RunRef, SessionRef, Verdict};
 use mamos_core::store::{
-    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Cursor, Enqueued,
-    HeldJob, JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Report,
-    Reported, RunWrite, SessionRecord, SessionStore, Store, Swept, TokenStore,
+    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Cursor, Document,
+    DocumentFilter, DocumentStore, DocumentWrite, Enqueued, HeldJob, JobFilter, JobStore, LogPiece, LogStore,
+    Page, PageRequest, QueueRecord, QueueStore, Report, Reported, RunWrite, SessionRecord, SessionStore,
+    Store, Swept, TokenStore, Written,
 };
 use mamos_core::{JobState, Result};
 
@@ -234,6 +235,30 @@ impl TokenStore for Recorder {
 
     async fn revoke_token(&self, id: TokenId) -> Result<bool> {
         self.inner.revoke_token(id).await
+    }
+}
+
+#[async_trait]
+impl DocumentStore for Recorder {
+    async fn document(&self, collection: &str, key: &str, now: Timestamp) -> Result<Option<Document>> {
+        self.inner.document(collection, key, now).await
+    }
+
+    async fn write_documents(&self, writes: Vec<DocumentWrite>, now: Timestamp) -> Result<Vec<Written>> {
+        self.inner.write_documents(writes, now).await
+    }
+
+    async fn documents(
+        &self,
+        filter: DocumentFilter,
+        page: PageRequest,
+        now: Timestamp,
+    ) -> Result<Page<Document>> {
+        self.inner.documents(filter, page, now).await
+    }
+
+    async fn prune_documents(&self, now: Timestamp, limit: u32) -> Result<u32> {
+        self.inner.prune_documents(now, limit).await
     }
 }
 

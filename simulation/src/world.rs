@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mamos_core::auth::Secret;
 use mamos_core::clock::{Clock, SimulatedClock, Timestamp};
+use mamos_core::orchestrator::TokenScope;
 use mamos_core::store::PageRequest;
 use mamos_core::{Orchestrator, Result, Store};
 use mamos_store::MemoryStore;
@@ -106,7 +107,8 @@ impl World {
         };
         world.crown()?;
         let orchestrator = world.clients.front.get().await;
-        (_, world.token) = orchestrator.create_token(None, 100, Duration::from_secs(86_400)).await?;
+        let scope = TokenScope { uses: 100, ..TokenScope::once(Duration::from_secs(86_400)) };
+        (_, world.token) = orchestrator.create_token(scope).await?;
         world.store.set_faults(random_bool(&mut world.random, 0.9));
         for number in 0..world.crew.len() {
             world.start_agent(number)?;

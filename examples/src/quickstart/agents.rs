@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use mamos_agent::Identity;
 use mamos_agent::lifecycle::ChildProcess;
-use mamos_core::orchestrator::LiveAgent;
+use mamos_core::orchestrator::{LiveAgent, TokenScope};
 use mamos_core::{Lifecycle, Orchestrator};
 
 use super::agent::TOKEN;
@@ -33,7 +33,7 @@ impl AgentProcess {
     ) -> Result<Self> {
         let state = absolute(&place.agent_state(name));
         let identity = Identity::load(&state.join("identity.json"))?;
-        let is_new = identity.is_none_or(|identity| identity.agent.is_none());
+        let is_new = identity.is_none_or(|identity| !identity.is_registered());
         let program = std::env::current_exe().context("this program does not know where it is")?;
         let mut process = ChildProcess::new(program)
             .argument("agent")
@@ -50,7 +50,7 @@ impl AgentProcess {
             }
         }
         if is_new {
-            let (_, token) = orchestrator.create_token(None, 1, Duration::from_secs(60)).await?;
+            let (_, token) = orchestrator.create_token(TokenScope::once(Duration::from_secs(60))).await?;
             process = process.variable(TOKEN, token.expose());
         }
         Ok(Self { name, process, is_new })

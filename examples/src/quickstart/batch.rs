@@ -94,7 +94,7 @@ impl Batch {
     /// Takes in what has happened: from an event, or from the store when events were missed.
     async fn news(&mut self, orchestrator: &Orchestrator) -> Result<()> {
         match tokio::time::timeout(QUIET, self.events.next()).await {
-            Ok(Some(Seen::Event(event))) => match event.what {
+            Ok(Some(Seen::Event(event))) => match &event.what {
                 What::JobSettled { run, state, .. } | What::JobRescued { run, state } if state.is_final() => {
                     self.open.remove(&run.job);
                     self.moved_at = Instant::now();

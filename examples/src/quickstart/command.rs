@@ -119,8 +119,8 @@ pub(super) async fn show(orchestrator: &Orchestrator, request: CommandRequest, v
         tokio::select! {
             ended = &mut ended => break ended,
             seen = events.next() => match seen {
-                Some(Seen::Event(event)) => if let What::JobLog { run, .. } = event.what && run.job == shown.job {
-                    shown.rest(orchestrator, run, voice).await?;
+                Some(Seen::Event(event)) => if let What::JobLog { run, .. } = &event.what && run.job == shown.job {
+                    shown.rest(orchestrator, *run, voice).await?;
                 },
                 Some(Seen::Missed(_)) => {}
                 None => return Err(anyhow!("the orchestrator is gone")),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mamos_core::agent::HostLoad;
+use mamos_core::auth::Secret;
 use mamos_core::lease::RunRef;
 use mamos_core::protocol::{FromAgent, ToAgent};
 use mamos_core::{AgentId, Error, ErrorKind, Result, SessionId};
@@ -25,6 +26,7 @@ use self::phase::LinkPhase;
 use self::stop::Stop;
 use super::backoff::Backoff;
 use super::greeting::{Failed, Opened};
+use super::keeper::Keeper;
 use super::ledger::{Effect, Ledger, Rules};
 use super::mailbox::Mailbox;
 use super::metronome::Metronome;
@@ -51,9 +53,16 @@ pub(super) struct Driver {
     agent: Option<AgentId>,
     slots: u32,
     lease_ttl: Duration,
-    /// A `Hello` of this process was not answered, and may arrive after a later one.
-    has_unanswered_hello: bool,
-    first_welcomed_at: Option<Instant>,
+    keeper: Keeper,
+    /// Shown until the agent is registered; empty if it is.
+    registration: Secret,
+    /// The number of the last `Hello`.
+    ///
+    /// Not kept on disk: a life that was never welcomed goes on after a restart, and begins again at 1. The
+    /// orchestrator compares only with the link of the same life that it still thinks is alive. That is a
+    /// dead one then, so the worst is to be put off until its lease is over.
+    hellos: u64,
+    superseded_at: Option<Instant>,
     /// Since when there is no link, if there was one, until the policy was carried out.
     cut_at: Option<Instant>,
     stop: Option<Stop>,
@@ -68,6 +77,7 @@ enum Event {
     Mail,
     Time,
     Written(Vec<RunRef>, bool),
+    Kept,
     Sample(Option<HostLoad>),
     Connect,
     Opened(Result<Opened, Failed>),
@@ -79,6 +89,8 @@ impl Driver {
     pub(super) fn new(
         setup: Setup,
         mut journal: Option<Journal>,
+        keeper: Keeper,
+        registration: Secret,
         drain: Arc<Notify>,
         status: watch::Sender<AgentStatus>,
     ) -> Self {
@@ -113,8 +125,10 @@ impl Driver {
             agent: None,
             slots: 0,
             lease_ttl: INTERVALS.1,
-            has_unanswered_hello: false,
-            first_welcomed_at: None,
+            keeper,
+            registration,
+            hellos: 0,
+            superseded_at: None,
             cut_at: None,
             stop: None,
             sampling: None,
@@ -136,6 +150,7 @@ impl Driver {
                 () = &mut shutdown, if !is_shutdown => Event::Shutdown,
                 () = self.drain.notified() => Event::Drain,
                 (runs, is_written) = self.writer.written() => Event::Written(runs, is_written),
+                () = self.keeper.written() => Event::Kept,
                 event = self.phase.next() => event,
                 () = self.mailbox.arrived() => Event::Mail,
                 () = metronome.tick() => Event::Time,
@@ -172,7 +187,7 @@ impl Driver {
                 self.begin_drain(StopReason::Shutdown, Some((give_back_at, leave_at)));
             }
             Event::Drain => self.begin_drain(StopReason::Drained, None),
-            Event::Mail | Event::Time => {}
+            Event::Mail | Event::Time | Event::Kept => {}
             Event::Written(runs, is_written) => {
                 let mut effects = Vec::new();
                 for run in runs {
@@ -188,10 +203,6 @@ impl Driver {
             Event::Connect => self.connect(),
             Event::Opened(Ok(opened)) => return self.opened(opened, now),
             Event::Opened(Err(Failed::ForNow(error))) => self.wait_to_connect(&error, now),
-            Event::Opened(Err(Failed::Unanswered(error))) => {
-                self.has_unanswered_hello = true;
-                self.wait_to_connect(&error, now);
-            }
             Event::Opened(Err(Failed::ForGood(error))) => return Err(error),
             Event::Sent(Ok(())) => {}
             Event::Sent(Err(error)) => {
@@ -247,6 +258,7 @@ impl Driver {
         }
         self.carry_out(effects);
         self.write(now);
+        self.keeper.begin();
         self.send(now);
     }
 

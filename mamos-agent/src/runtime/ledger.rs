@@ -11,10 +11,10 @@ mod speaking;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use mamos_core::Result;
 use mamos_core::job::{Outcome, Progress};
 use mamos_core::lease::{RunRef, Verdict};
 use mamos_core::protocol::{Dispatched, RunEvent, RunReport, ToAgent};
+use mamos_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::outbox::Outbox;
@@ -232,8 +232,13 @@ impl Ledger {
                 self.abandon(effects);
                 return Ok(Turn::Superseded);
             }
-            // Answers to `Hello`; later they are repeats.
-            ToAgent::Welcome(_) | ToAgent::Refused { .. } => {}
+            ToAgent::Challenge { .. } => {
+                let message =
+                    "the orchestrator sent a challenge on a link on which it had welcomed the agent";
+                return Err(Error::new(ErrorKind::Corrupt, "link.receive", message));
+            }
+            // Answers to `Hello`, of which later ones are repeats; and what concerns no run.
+            ToAgent::Welcome(_) | ToAgent::Refused { .. } | ToAgent::Token { .. } => {}
         }
         Ok(Turn::GoOn)
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mamos_core::agent::AgentProfile;
-use mamos_core::auth::Secret;
+use mamos_core::auth::keys::proof_message;
+use mamos_core::auth::{Credentials, Nonce, PublicKey, Secret};
 use mamos_core::id::{AgentId, AgentKind, JobKind, SessionId};
 use mamos_core::job::{Counters, Outcome};
 use mamos_core::lease::{Epoch, RunRef, Verdict};
@@ -72,34 +73,62 @@ impl Connector for PipeConnector {
 }
 
 /// Where agents arrive.
-pub(crate) struct Orchestrator(mpsc::UnboundedReceiver<Arc<Pipe>>);
+pub(crate) struct Orchestrator {
+    arrivals: mpsc::UnboundedReceiver<Arc<Pipe>>,
+    /// Whose proofs are right.
+    pub(crate) key: Option<PublicKey>,
+    challenges: u8,
+}
 
 pub(crate) fn orchestrator() -> (Arc<PipeConnector>, Orchestrator) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    (Arc::new(PipeConnector(sender)), Orchestrator(receiver))
+    let (sender, arrivals) = mpsc::unbounded_channel();
+    (Arc::new(PipeConnector(sender)), Orchestrator { arrivals, key: None, challenges: 0 })
 }
 
 impl Orchestrator {
-    /// Waits for a link and its `Hello`, and does not answer yet.
-    pub(crate) async fn accept(&mut self) -> (Peer, Hello) {
-        let link = AgentLink::new(self.0.recv().await.unwrap());
-        let mut peer = Peer {
-            link,
+    /// Waits for a link, and says nothing yet.
+    pub(crate) async fn arrival(&mut self) -> Peer {
+        Peer {
+            link: AgentLink::new(self.arrivals.recv().await.unwrap()),
             messages: VecDeque::new(),
             reports: VecDeque::new(),
             next: 1,
             recorded: AtomicU64::new(0),
-        };
-        match peer.message().await {
-            FromAgent::Hello(hello) => (peer, *hello),
-            other => panic!("{other:?}"),
         }
+    }
+
+    /// Waits for a link and its `Hello`, whose proof must be right, and does not answer yet.
+    pub(crate) async fn accept(&mut self) -> (Peer, Hello) {
+        let mut peer = self.arrival().await;
+        self.challenges += 1;
+        let nonce = Nonce::from_bytes([self.challenges; 32]);
+        peer.say(vec![ToAgent::Challenge { nonce }]).await;
+        let FromAgent::Hello(hello) = peer.message().await else { panic!("no hello") };
+        let known = self.key.unwrap();
+        let (token, proof) = match &hello.credentials {
+            Credentials::Registration { token, key, proof } => {
+                assert_eq!(*key, known);
+                (token, proof)
+            }
+            Credentials::Agent { token, proof } => (token, proof),
+            other => panic!("{other:?}"),
+        };
+        assert!(known.verifies(&proof_message(&nonce, token.expose()), proof), "the proof is wrong");
+        (peer, *hello)
     }
 
     /// Waits for a link, and welcomes the agent.
     pub(crate) async fn welcome(&mut self) -> (Peer, Hello) {
         let (peer, hello) = self.accept().await;
         peer.say(vec![ToAgent::Welcome(Box::new(welcome()))]).await;
+        (peer, hello)
+    }
+
+    /// The same, when it has its token already.
+    pub(crate) async fn welcome_again(&mut self) -> (Peer, Hello) {
+        let (peer, hello) = self.accept().await;
+        let welcome = Welcome { issued: None, ..welcome() };
+        peer.say(vec![ToAgent::Welcome(Box::new(welcome))]).await;
         (peer, hello)
     }
 }

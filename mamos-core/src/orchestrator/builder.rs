@@ -10,9 +10,10 @@ use super::engine::Engine;
 use super::entropy::Entropy;
 use super::session::Inlets;
 use super::settings::Settings;
+use super::stats::Measured;
 use super::{NotYetRun, Orchestrator, enqueue, settle, upkeep};
 use crate::Result;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, SigningKeys, TokenPolicy};
 use crate::clock::{Clock, SystemClock};
 use crate::store::Store;
 use crate::transport::Listener;
@@ -28,6 +29,7 @@ pub struct Builder {
     listeners: Vec<Arc<dyn Listener>>,
     whitelist: Arc<dyn Whitelist>,
     authenticator: Option<Arc<dyn Authenticator>>,
+    tokens: TokenPolicy,
     clock: Arc<dyn Clock>,
     seed: Option<u64>,
     settings: Settings,
@@ -40,6 +42,7 @@ impl Builder {
             listeners: Vec::new(),
             whitelist: Arc::new(DenyAll),
             authenticator: None,
+            tokens: TokenPolicy::default(),
             clock: Arc::new(SystemClock),
             seed: None,
             settings: Settings::default(),
@@ -61,6 +64,19 @@ impl Builder {
     /// Admits agents by this authenticator. Default: [`StoreAuthenticator`] over the store.
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
         self.authenticator = Some(authenticator);
+        self
+    }
+
+    /// How long the tokens of agents are good, and the keys that sign them. Default: see [`TokenPolicy`].
+    pub fn agent_tokens(mut self, policy: TokenPolicy) -> Self {
+        self.tokens = policy;
+        self
+    }
+
+    /// For how long records of the [audit log](Orchestrator::audit) are kept; `None` keeps them for ever.
+    /// Default: 400 days.
+    pub fn keep_audit(mut self, keep_audit: Option<Duration>) -> Self {
+        self.settings.keep_audit = keep_audit;
         self
     }
 
@@ -144,17 +160,22 @@ impl Builder {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if settings contradict each other.
     pub fn build(self) -> Result<Orchestrator> {
         self.settings.check()?;
-        let authenticator =
-            self.authenticator.unwrap_or_else(|| Arc::new(StoreAuthenticator::new(Arc::clone(&self.store))));
+        let measured = Arc::new(Measured::new(self.store));
+        let store: Arc<dyn Store> = Arc::clone(&measured) as Arc<dyn Store>;
+        let keys = Arc::new(SigningKeys::new(Arc::clone(&store), self.tokens));
+        let authenticator = self
+            .authenticator
+            .unwrap_or_else(|| Arc::new(StoreAuthenticator::new(Arc::clone(&store), Arc::clone(&keys))));
         let entropy = match self.seed {
             Some(seed) => Entropy::seeded(seed),
             None => Entropy::from_os(),
         };
         let engine = Arc::new(Engine::new(
-            self.store,
+            measured,
             self.clock,
             self.whitelist,
             authenticator,
+            keys,
             self.settings,
             entropy,
         ));
@@ -166,8 +187,9 @@ impl Builder {
         let settling = engine.spawn(settle::run(Arc::clone(&engine), report_requests));
         engine.spawn(upkeep::renew(Arc::clone(&engine), renewal_requests));
         let inlets = Inlets { reports, renewals };
+        let listeners = self.listeners.len();
         let not_yet_run = NotYetRun { inlets, listeners: self.listeners, settling };
-        Ok(Orchestrator { engine, enqueues, not_yet_run: Arc::new(Mutex::new(Some(not_yet_run))) })
+        Ok(Orchestrator { engine, enqueues, not_yet_run: Arc::new(Mutex::new(Some(not_yet_run))), listeners })
     }
 }
 

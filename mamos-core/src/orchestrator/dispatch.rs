@@ -46,6 +46,7 @@ pub(crate) async fn pass(engine: &Engine) -> Result<bool> {
     if engine.is_draining.load(Ordering::SeqCst) {
         return Ok(false);
     }
+    let asked = engine.dispatch.answer();
     let groups = engine.registry().plan();
     if groups.is_empty() {
         return Ok(false);
@@ -54,6 +55,9 @@ pub(crate) async fn pass(engine: &Engine) -> Result<bool> {
     match engine.store.claim(groups.clone(), now).await {
         Ok(claimed) => {
             send(engine, &groups, claimed, now);
+            if let Some(since) = asked {
+                engine.tally.dispatch_lag.observe(engine.dispatch.lag(since));
+            }
             Ok(true)
         }
         Err(error) => {
@@ -142,10 +146,14 @@ fn hand_over(
         return;
     }
     let Some(link) = registry.link(session.id) else { return };
-    if engine.events.is_watched() {
-        for job in &jobs {
+    let is_watched = engine.events.is_watched();
+    for job in &jobs {
+        engine.tally.wait.observe(now.since(job.ready_since));
+        engine.waiters.changed(job.run.job);
+        if is_watched {
             let (agent, counters) = (link.agent.clone(), job.counters);
-            engine.events.tell(now, What::JobDispatched { run: job.run, agent, counters });
+            let what = What::JobDispatched { run: job.run, agent, counters };
+            engine.events.tell_of(now, registry.lane(job.lane).cloned(), what);
         }
     }
     link.outbox.dispatch(jobs.into_iter().map(|job| dispatched(job, now)));

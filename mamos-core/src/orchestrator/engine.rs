@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +15,10 @@ use super::entropy::Entropy;
 use super::events::EventHub;
 use super::registry::Registry;
 use super::settings::Settings;
+use super::stats::{Call, Measured, Tally};
 use super::waiters::Waiters;
-use crate::auth::Authenticator;
+use crate::audit::AuditLog;
+use crate::auth::{Authenticator, Nonce, SigningKeys};
 use crate::clock::{Clock, Timestamp};
 use crate::event::What;
 use crate::id::{JobKind, QueueName};
@@ -34,16 +36,19 @@ pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) whitelist: Arc<dyn Whitelist>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) audit: AuditLog,
     pub(crate) settings: Settings,
     pub(crate) events: EventHub,
     pub(crate) waiters: Waiters,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) tasks: TaskTracker,
     /// Fires when the orchestrator stops: nothing new is begun.
     pub(crate) stopping: CancellationToken,
     /// Fires when nothing may go on any more: the future that runs the orchestrator is gone.
     pub(crate) ended: CancellationToken,
     /// Work for the dispatcher: a lane may have jobs, or a link room.
-    pub(crate) dispatch: Notify,
+    pub(crate) dispatch: Call,
     /// Held while a claim is made and handed over, so that whoever holds it sees no half of one.
     pub(crate) claiming: tokio::sync::Mutex<()>,
     /// Room for reports that wait for the store, in KiB.
@@ -54,6 +59,8 @@ pub(crate) struct Engine {
     pub(crate) given_up: Notify,
     /// Work for the sweep: something is due earlier than it thinks.
     pub(crate) due: Due,
+    /// How many listeners take connections now.
+    pub(crate) accepting: AtomicUsize,
     registry: Mutex<Registry>,
     lanes: Mutex<HashMap<(QueueName, JobKind, Selector), Arc<Lane>>>,
     entropy: Mutex<Entropy>,
@@ -68,30 +75,37 @@ pub(crate) struct Due {
 
 impl Engine {
     pub(crate) fn new(
-        store: Arc<dyn Store>,
+        store: Arc<Measured>,
         clock: Arc<dyn Clock>,
         whitelist: Arc<dyn Whitelist>,
         authenticator: Arc<dyn Authenticator>,
+        keys: Arc<SigningKeys>,
         settings: Settings,
         entropy: Entropy,
     ) -> Self {
+        let tally = Arc::clone(store.tally());
+        let store: Arc<dyn Store> = store;
         Self {
+            audit: AuditLog::new(Arc::clone(&store), settings.keep_audit),
             store,
             clock,
             whitelist,
             authenticator,
+            keys,
             settings,
             events: EventHub::default(),
             waiters: Waiters::default(),
+            tally,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             ended: CancellationToken::new(),
-            dispatch: Notify::new(),
+            dispatch: Call::default(),
             claiming: tokio::sync::Mutex::default(),
             report_room: Arc::new(Semaphore::new(super::settle::ROOM_KIB as usize)),
             is_draining: AtomicBool::new(false),
             given_up: Notify::new(),
             due: Due { at: Mutex::new(Timestamp::EPOCH), earlier: Notify::new() },
+            accepting: AtomicUsize::new(0),
             registry: Mutex::default(),
             lanes: Mutex::default(),
             entropy: Mutex::new(entropy),
@@ -140,6 +154,15 @@ impl Engine {
     pub(crate) fn secret_bits(&self) -> [u128; 2] {
         let mut entropy = self.entropy();
         [entropy.secret(), entropy.secret()]
+    }
+
+    /// What a new connection's agent must sign.
+    pub(crate) fn nonce(&self) -> Nonce {
+        let mut bytes = [0; 32];
+        let [low, high] = self.secret_bits();
+        bytes[..16].copy_from_slice(&low.to_be_bytes());
+        bytes[16..].copy_from_slice(&high.to_be_bytes());
+        Nonce::from_bytes(bytes)
     }
 
     pub(crate) fn tell(&self, what: What) {

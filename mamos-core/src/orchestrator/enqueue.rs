@@ -4,6 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Orchestrator;
 use super::engine::Engine;
+use super::stats::LaneCounts;
 use crate::clock::Timestamp;
 use crate::event::What;
 use crate::id::{JobId, JobKind, QueueName};
 use crate::job::labels::{Labels, Selector};
-use crate::job::lane::Lane;
+use crate::job::lane::{Lane, LaneId};
 use crate::job::retry::RetryPolicy;
 use crate::job::state::JobState;
 use crate::job::{Failure, Job, JobPolicy, JobRecord, NewJob, Priority, UniqueKey};
@@ -338,6 +340,16 @@ impl Orchestrator {
         Enqueue::new(self, JobKind::new(J::KIND).map_err(Error::from), payload, J::policy())
     }
 
+    /// Enqueues a job of a kind that this program has no type for, with its arguments as they are. Await what
+    /// it gives, or choose options first. Its policy is [`JobPolicy::default`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Orchestrator::enqueue`].
+    pub fn enqueue_untyped(&self, kind: JobKind, payload: Bytes) -> Enqueue<'_, serde_json::Value> {
+        Enqueue::new(self, Ok(kind), Ok(payload), JobPolicy::default())
+    }
+
     /// Enqueues many jobs, whatever their kinds, and gives one answer for each, in their order.
     ///
     /// # Errors
@@ -445,6 +457,7 @@ async fn insist(engine: &Engine, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
 fn announce(engine: &Engine, answers: &[Enqueued], lanes: Vec<(Arc<Lane>, Option<Timestamp>)>) {
     let watched = engine.events.is_watched();
     let mut last = None;
+    let mut counts_of: Option<(LaneId, Arc<LaneCounts>)> = None;
     let mut registry = engine.registry();
     for (answer, (lane, run_at)) in answers.iter().zip(lanes) {
         // A repeat counts as well: the first call may have been cut off before it got here.
@@ -457,8 +470,17 @@ fn announce(engine: &Engine, answers: &[Enqueued], lanes: Vec<(Arc<Lane>, Option
             JobState::Scheduled => engine.due.no_later_than(run_at.unwrap_or(Timestamp::EPOCH)),
             _ => {}
         }
-        if watched && matches!(answer.result, EnqueueResult::Stored(_)) {
-            engine.tell(What::JobEnqueued { job: answer.id, lane, state });
+        if !matches!(answer.result, EnqueueResult::Stored(_)) {
+            continue;
+        }
+        let counts = match &mut counts_of {
+            Some((last, counts)) if *last == lane.id() => counts,
+            counts_of => &mut counts_of.insert((lane.id(), engine.tally.lane(&lane))).1,
+        };
+        counts.enqueued.fetch_add(1, Ordering::Relaxed);
+        if watched {
+            let of = Some(Arc::clone(&lane));
+            engine.events.tell_of(engine.now(), of, What::JobEnqueued { job: answer.id, lane, state });
         }
     }
     drop(registry);

@@ -1,52 +1,22 @@
-//! What operators do: cancel, redrive, approve, pause, drain, admit and dismiss.
+//! What operators do with jobs and queues: cancel, redrive, approve, pause, drain.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Orchestrator;
+use super::dispatch;
 use super::enqueue::Enqueue;
 use super::explain::{self, Why};
 use super::registry::Link;
-use super::{dispatch, session};
-use crate::agent::state::{AgentEvent, Liveness};
-use crate::agent::{AgentRecord, HostLoad};
-use crate::auth::{Principal, RegistrationToken, Secret};
-use crate::clock::Timestamp;
+use crate::auth::Principal;
 use crate::event::What;
-use crate::id::{AgentId, AgentKind, JobId, JobKind, QueueName, SessionId, TokenId};
+use crate::id::{JobId, JobKind, QueueName};
 use crate::job::state::JobState;
 use crate::job::{AttemptRecord, CancelRequest, JobPolicy, JobRecord};
 use crate::lease::RunRef;
-use crate::protocol::ToAgent;
 use crate::store::{CancelVerdict, ChangeVerdict, JobFilter, LogPiece, Page, PageRequest, QueueRecord};
 use crate::whitelist::{CommandOrder, CommandOutput, CommandRequest};
 use crate::{Error, ErrorKind, Result};
-
-/// How often an edit is tried again when somebody else edits the same agent.
-const EDIT_TRIES: u32 = 5;
-
-/// An agent that is connected to this orchestrator, as it is now.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LiveAgent {
-    /// The agent.
-    pub agent: AgentId,
-    /// The name that it gave itself.
-    pub name: String,
-    /// Its session.
-    pub session: SessionId,
-    /// When it was last heard of.
-    pub heard_at: Timestamp,
-    /// Whether it can be reached.
-    pub liveness: Liveness,
-    /// How many attempts it runs at once.
-    pub slots: u32,
-    /// How many jobs it holds.
-    pub held: usize,
-    /// Does it take no new work?
-    pub is_draining: bool,
-    /// How busy its machine is, as it last said.
-    pub load: Option<HostLoad>,
-}
 
 /// Jobs.
 impl Orchestrator {
@@ -147,19 +117,34 @@ impl Orchestrator {
     ///
     /// The error of the store.
     pub async fn cancel(&self, id: JobId, reason: &str, grace: Duration) -> Result<CancelVerdict> {
+        one(self.cancel_all(vec![id], reason, grace).await?)
+    }
+
+    /// Cancels jobs as [`Orchestrator::cancel`] does, and gives one verdict for each, in their order.
+    ///
+    /// # Errors
+    ///
+    /// The error of the store. Nothing was cancelled then.
+    pub async fn cancel_all(
+        &self,
+        jobs: Vec<JobId>,
+        reason: &str,
+        grace: Duration,
+    ) -> Result<Vec<CancelVerdict>> {
         let engine = &self.engine;
         let request = CancelRequest::new(reason, grace);
-        let verdicts = engine.store.cancel(vec![id], request, engine.now()).await?;
-        let verdict = one(verdicts)?;
-        match verdict {
-            CancelVerdict::Cancelled => {
-                engine.waiters.ended(id);
-                engine.tell(What::JobChanged { job: id, state: JobState::Cancelled });
+        let verdicts = engine.store.cancel(jobs.clone(), request, engine.now()).await?;
+        for (job, verdict) in jobs.into_iter().zip(&verdicts) {
+            match *verdict {
+                CancelVerdict::Cancelled => {
+                    engine.waiters.ended(job);
+                    engine.tell(What::JobChanged { job, state: JobState::Cancelled });
+                }
+                CancelVerdict::Requested { run, session } => dispatch::cancel(engine, session, run, grace),
+                CancelVerdict::AlreadyEnded(_) | CancelVerdict::Missing => {}
             }
-            CancelVerdict::Requested { run, session } => dispatch::cancel(engine, session, run, grace),
-            CancelVerdict::AlreadyEnded(_) | CancelVerdict::Missing => {}
         }
-        Ok(verdict)
+        Ok(verdicts)
     }
 
     /// Makes dead jobs ready again, with fresh counters.
@@ -269,160 +254,6 @@ impl Orchestrator {
         self.engine.dispatch.notify_one();
         self.engine.tell(What::QueuePaused { queue: queue.clone(), is_paused: false });
         Ok(())
-    }
-}
-
-/// Agents.
-impl Orchestrator {
-    /// Makes a registration token. Show it to the new agent; it is not stored and cannot be seen again.
-    ///
-    /// It admits `uses` agents, of the given kind if one is given, within `valid_for`.
-    ///
-    /// # Errors
-    ///
-    /// The error of the store.
-    pub async fn create_token(
-        &self,
-        agent_kind: Option<AgentKind>,
-        uses: u32,
-        valid_for: Duration,
-    ) -> Result<(TokenId, Secret)> {
-        let engine = &self.engine;
-        let now = engine.now();
-        let secret = Secret::from_random("mamos_reg", engine.secret_bits());
-        let token = RegistrationToken {
-            id: TokenId::from_parts(now, engine.entropy().id()),
-            hash: secret.hash(),
-            expires_at: now + valid_for,
-            uses_left: uses,
-            agent_kind,
-            created_at: now,
-        };
-        let id = token.id;
-        engine.store.create_token(token).await?;
-        Ok((id, secret))
-    }
-
-    /// Every registration token that still admits somebody.
-    ///
-    /// # Errors
-    ///
-    /// The error of the store.
-    pub async fn tokens(&self) -> Result<Vec<RegistrationToken>> {
-        self.engine.store.tokens().await
-    }
-
-    /// Makes a registration token worthless. Gives whether it had been worth something.
-    ///
-    /// # Errors
-    ///
-    /// The error of the store.
-    pub async fn revoke_token(&self, id: TokenId) -> Result<bool> {
-        self.engine.store.revoke_token(id).await
-    }
-
-    /// All agents, connected or not, a page at a time.
-    ///
-    /// # Errors
-    ///
-    /// The error of the store.
-    pub async fn agents(&self, page: PageRequest) -> Result<Page<AgentRecord>> {
-        self.engine.store.agents(page).await
-    }
-
-    /// The agents that are connected to this orchestrator now.
-    pub fn live_agents(&self) -> Vec<LiveAgent> {
-        let (now, ttl) = (self.engine.now(), self.engine.settings.lease_ttl);
-        let registry = self.engine.registry();
-        let live = registry.links().map(|link| LiveAgent {
-            agent: link.agent.clone(),
-            name: link.profile.name.clone(),
-            session: link.session.id,
-            heard_at: link.heard_at,
-            liveness: Liveness::of(link.heard_at, ttl, now),
-            slots: link.slots,
-            held: link.held_count(),
-            is_draining: link.is_draining,
-            load: link.load.as_deref().cloned(),
-        });
-        live.collect()
-    }
-
-    /// Lets an agent take no new work: it ends what it runs and leaves. It stays so until
-    /// [`Orchestrator::undrain_agent`].
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], or the error of the store.
-    pub async fn drain_agent(&self, id: &AgentId) -> Result<()> {
-        self.edit_agent(id, |agent| {
-            agent.is_draining = true;
-            Ok(())
-        })
-        .await?;
-        let mut registry = self.engine.registry();
-        let link = registry.links().find(|link| link.agent == *id).map(|link| link.session);
-        if let Some(session) = link {
-            registry.change(session, |link| {
-                link.is_draining = true;
-                link.outbox.order(ToAgent::Drain);
-            });
-        }
-        Ok(())
-    }
-
-    /// Lets a drained agent take work again when it next connects.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], or the error of the store.
-    pub async fn undrain_agent(&self, id: &AgentId) -> Result<()> {
-        self.edit_agent(id, |agent| {
-            agent.is_draining = false;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Takes an agent out of service for good: its link ends, what it runs is given to others, and it
-    /// is never admitted again.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] if it was already, or the error of the store.
-    pub async fn decommission_agent(&self, id: &AgentId) -> Result<()> {
-        self.edit_agent(id, |agent| {
-            agent.state = agent
-                .state
-                .after(AgentEvent::Decommission)
-                .map_err(|error| Error::new(ErrorKind::Conflict, "agent.decommission", error.to_string()))?;
-            Ok(())
-        })
-        .await?;
-        let message = "this agent was decommissioned; register it as a new one".to_owned();
-        let session = session::dismiss(&self.engine, id, ToAgent::Refused { is_final: true, message });
-        if let Some(session) = session {
-            self.engine.store.detach(session, self.engine.now()).await?;
-            super::upkeep::learn_lanes(&self.engine).await?;
-        }
-        Ok(())
-    }
-
-    async fn edit_agent(&self, id: &AgentId, edit: impl Fn(&mut AgentRecord) -> Result<()>) -> Result<()> {
-        let mut tries = 0;
-        loop {
-            let agent = self.engine.store.agent(id).await?.ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, "agent.edit", format!("there is no agent {id}"))
-            })?;
-            let revision = agent.revision;
-            let mut edited = agent;
-            edit(&mut edited)?;
-            tries += 1;
-            match self.engine.store.update_agent(edited, revision, self.engine.now()).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && tries < EDIT_TRIES => {}
-                result => return result.map(|_| ()),
-            }
-        }
     }
 }
 

@@ -3,16 +3,18 @@
 //! Plain functions over plain state: no clock, no store, no task. Who fits which lane, and who is served
 //! next, is in [`matching`].
 
+mod loads;
 mod matching;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use self::loads::LoadHistory;
 use self::matching::{Line, Matching};
 use super::outbox::Outbox;
-use crate::agent::{AgentProfile, HostLoad};
+use crate::agent::AgentProfile;
 use crate::clock::Timestamp;
-use crate::id::{AgentId, JobId, QueueName, SessionId};
+use crate::id::{AgentId, InstanceId, JobId, QueueName, SessionId};
 use crate::job::labels::Labels;
 use crate::job::lane::{Lane, LaneId};
 use crate::lease::{Epoch, RunRef, SessionRef};
@@ -30,6 +32,8 @@ const MAX_HELD_BYTES: u64 = 32 * 1024 * 1024;
 pub(crate) struct Registry {
     matching: Matching,
     links: BTreeMap<SessionId, Link>,
+    /// The session of each agent that has a link.
+    sessions: HashMap<AgentId, SessionId>,
     /// Links for which a claim failed that may have been done all the same.
     uncertain: BTreeSet<SessionId>,
 }
@@ -48,7 +52,11 @@ pub(crate) struct Link {
     pub(crate) is_suspect: bool,
     pub(crate) heard_at: Timestamp,
     pub(crate) renewed_at: Timestamp,
-    pub(crate) load: Option<Box<HostLoad>>,
+    pub(crate) loads: LoadHistory,
+    pub(crate) instance: InstanceId,
+    pub(crate) hello_number: u64,
+    /// When the agent's token should be renewed.
+    pub(crate) renew_at: Option<Timestamp>,
     runs: HashMap<JobId, Held, foldhash::fast::FixedState>,
     held_bytes: u64,
     /// How large the payloads were that it got last, on average.
@@ -62,6 +70,8 @@ pub(crate) struct Held {
     pub(crate) epoch: Epoch,
     pub(crate) lane: LaneId,
     pub(crate) is_started: bool,
+    /// When its agent said so, if that was to this link.
+    pub(crate) started_at: Option<Timestamp>,
     pub(crate) bytes: u32,
 }
 
@@ -76,6 +86,9 @@ pub(crate) struct NewLink {
     pub(crate) prefetch: u32,
     pub(crate) is_draining: bool,
     pub(crate) held: Vec<(RunRef, Held)>,
+    pub(crate) instance: InstanceId,
+    pub(crate) hello_number: u64,
+    pub(crate) renew_at: Option<Timestamp>,
     pub(crate) now: Timestamp,
 }
 
@@ -132,12 +145,9 @@ impl Registry {
     /// Adds a link. An earlier link of the same session is replaced and returned, as are other links
     /// of the same agent.
     pub(crate) fn connect(&mut self, new: NewLink) -> Vec<Link> {
-        let replaced: Vec<SessionId> = self
-            .links
-            .values()
-            .filter(|link| link.agent == new.agent || link.session.id == new.session.id)
-            .map(|link| link.session.id)
-            .collect();
+        let of_agent = self.sessions.get(&new.agent).copied();
+        let of_session = self.links.contains_key(&new.session.id).then_some(new.session.id);
+        let replaced: BTreeSet<SessionId> = of_agent.into_iter().chain(of_session).collect();
         let replaced = replaced.into_iter().filter_map(|id| self.remove(id)).collect();
         self.matching.join(new.session.id, &new.profile.kinds, &new.labels);
         let link = Link {
@@ -152,12 +162,16 @@ impl Registry {
             is_suspect: false,
             heard_at: new.now,
             renewed_at: new.now,
-            load: None,
+            loads: LoadHistory::default(),
+            instance: new.instance,
+            hello_number: new.hello_number,
+            renew_at: new.renew_at,
             held_bytes: new.held.iter().map(|(_, held)| u64::from(held.bytes)).sum(),
             usual_bytes: None,
             runs: new.held.into_iter().map(|(run, held)| (run.job, held)).collect(),
             is_uncertain: false,
         };
+        self.sessions.insert(link.agent.clone(), new.session.id);
         self.links.insert(new.session.id, link);
         self.stand_in_line(new.session.id);
         replaced
@@ -186,6 +200,22 @@ impl Registry {
         self.links.values()
     }
 
+    /// The link of an agent.
+    pub(crate) fn link_of(&self, agent: &AgentId) -> Option<&Link> {
+        self.links.get(self.sessions.get(agent)?)
+    }
+
+    /// Gives the link of an agent, if it has one, other labels.
+    pub(crate) fn relabel(&mut self, agent: &AgentId, labels: Labels) {
+        let Some(session) = self.sessions.get(agent) else { return };
+        let session = *session;
+        let Some(link) = self.links.get_mut(&session) else { return };
+        self.matching.leave(session);
+        self.matching.join(session, &link.profile.kinds, &labels);
+        link.labels = labels;
+        self.stand_in_line(session);
+    }
+
     /// The link that holds a run.
     pub(crate) fn holder(&self, run: RunRef) -> Option<&Link> {
         self.links.values().find(|link| link.holds(run.job).is_some_and(|held| held.epoch == run.epoch))
@@ -199,6 +229,17 @@ impl Registry {
     /// The same, for a lane that is known. False if it is not.
     pub(crate) fn lane_ready_by_id(&mut self, lane: LaneId) -> bool {
         self.matching.lane_ready_by_id(lane)
+    }
+
+    /// A lane, if it is known.
+    pub(crate) fn lane(&self, lane: LaneId) -> Option<&Arc<Lane>> {
+        self.matching.lane(lane)
+    }
+
+    /// The lane of a run that a link holds.
+    pub(crate) fn lane_of(&self, session: SessionId, run: RunRef) -> Option<LaneId> {
+        let held = self.links.get(&session)?.runs.get(&run.job)?;
+        (held.epoch == run.epoch).then_some(held.lane)
     }
 
     /// Notes that every known lane of a queue may have ready jobs.
@@ -227,7 +268,8 @@ impl Registry {
         for (run, lane, bytes) in jobs {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             link.held_bytes += u64::from(bytes);
-            link.runs.insert(run.job, Held { epoch: run.epoch, lane, is_started: false, bytes });
+            link.runs
+                .insert(run.job, Held { epoch: run.epoch, lane, is_started: false, started_at: None, bytes });
         }
         link.usual_bytes = Some((link.held_bytes - before) / count.max(1));
         self.stand_in_line(session.id);
@@ -235,16 +277,17 @@ impl Registry {
     }
 
     /// Notes that a run has started.
-    pub(crate) fn started(&mut self, session: SessionId, run: RunRef) {
+    pub(crate) fn started(&mut self, session: SessionId, run: RunRef, now: Timestamp) {
         if let Some(held) = self.links.get_mut(&session).and_then(|link| link.runs.get_mut(&run.job))
             && held.epoch == run.epoch
         {
             held.is_started = true;
+            held.started_at.get_or_insert(now);
         }
     }
 
-    /// Notes that a link no longer holds a run. Gives the lane that it came from.
-    pub(crate) fn ended(&mut self, session: SessionId, run: RunRef) -> Option<LaneId> {
+    /// Notes that a link no longer holds a run. Gives what it held.
+    pub(crate) fn ended(&mut self, session: SessionId, run: RunRef) -> Option<Held> {
         let link = self.links.get_mut(&session)?;
         if link.runs.get(&run.job)?.epoch != run.epoch {
             return None;
@@ -252,7 +295,7 @@ impl Registry {
         let held = link.runs.remove(&run.job)?;
         link.held_bytes = link.held_bytes.saturating_sub(u64::from(held.bytes));
         self.stand_in_line(session);
-        Some(held.lane)
+        Some(held)
     }
 
     /// Changes a link, and serves it again if that gave it room.
@@ -341,7 +384,11 @@ impl Registry {
     fn remove(&mut self, session: SessionId) -> Option<Link> {
         self.matching.leave(session);
         self.uncertain.remove(&session);
-        self.links.remove(&session)
+        let link = self.links.remove(&session)?;
+        if self.sessions.get(&link.agent) == Some(&session) {
+            self.sessions.remove(&link.agent);
+        }
+        Some(link)
     }
 }
 
@@ -363,13 +410,16 @@ mod tests {
         hash[..key.len()].copy_from_slice(key.as_bytes());
         NewLink {
             session: SessionRef { id: SessionId::from_key(key), link: 1 },
-            agent: AgentId::from_secret_hash(kind, &hash),
+            agent: AgentId::from_public_key(kind, &hash),
             outbox: Arc::default(),
             profile,
             labels: Labels::new(labels.iter().copied()).unwrap(),
             prefetch: 0,
             is_draining: false,
             held: Vec::new(),
+            instance: InstanceId::from_key(key),
+            hello_number: 1,
+            renew_at: None,
             now: Timestamp::EPOCH,
         }
     }
@@ -419,7 +469,7 @@ mod tests {
         assert!(registry.plan().is_empty());
         assert!(!registry.matching.could_plan());
         assert_eq!(registry.ended(session, RunRef { epoch: Epoch::from_number(9), ..run(1) }), None);
-        assert_eq!(registry.ended(session, run(1)), Some(mail.id()));
+        assert_eq!(registry.ended(session, run(1)).map(|held| held.lane), Some(mail.id()));
         assert!(registry.matching.could_plan());
         assert_eq!(takers(&registry.plan()), [(session, 1)]);
     }
@@ -508,7 +558,7 @@ mod tests {
         registry.lane_ready(&mail);
         registry.plan();
         registry.dispatched(busy, (0..5).map(|n| (run(n), mail.id(), 10)));
-        registry.started(busy.id, run(0));
+        registry.started(busy.id, run(0), Timestamp::EPOCH);
         assert!(registry.rebalance().is_empty(), "nobody is idle");
         registry.connect(new_link("idle", &["mail"], &[], 2));
         let retracted = registry.rebalance();

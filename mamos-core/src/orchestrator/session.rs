@@ -3,6 +3,7 @@
 mod handshake;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -11,6 +12,7 @@ use super::engine::Engine;
 use super::outbox::Outbox;
 use super::settle;
 use crate::agent::state::Liveness;
+use crate::clock::Timestamp;
 use crate::event::What;
 use crate::id::AgentId;
 use crate::job::{Outcome, Progress};
@@ -23,6 +25,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// A refusal or a last message that cannot be sent within this time is not sent.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
+/// When a token could not be renewed, it is tried again this much later.
+const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How often a goodbye is written down before it is left to the lease to run out.
 const GOODBYE_TRIES: u32 = 5;
 
@@ -36,6 +40,7 @@ pub(crate) struct Inlets {
 /// Accepts connections and serves each in a task of its own, until the orchestrator stops or the
 /// listener is closed.
 pub(crate) async fn accept(engine: Arc<Engine>, listener: Arc<dyn Listener>, inlets: Inlets) {
+    let _accepting = Accepting::begin(&engine);
     let room = Arc::new(Semaphore::new(engine.settings.max_connections));
     let mut failures = 0;
     loop {
@@ -61,6 +66,22 @@ pub(crate) async fn accept(engine: Arc<Engine>, listener: Arc<dyn Listener>, inl
                 engine.back_off(failures).await;
             }
         }
+    }
+}
+
+/// A listener that takes connections; no longer when dropped.
+struct Accepting(Arc<Engine>);
+
+impl Accepting {
+    fn begin(engine: &Arc<Engine>) -> Self {
+        engine.accepting.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(engine))
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -154,7 +175,7 @@ impl Session {
     /// Any message counts as a heartbeat. The lease is renewed at most every third of its length.
     async fn heard(&self, engine: &Engine, inlets: &Inlets) {
         let now = engine.now();
-        let is_renewal_due = {
+        let (is_renewal_due, is_token_due) = {
             let mut registry = engine.registry();
             let Some(link) = registry.current(self.session) else { return };
             let was_suspect = link.is_suspect;
@@ -164,15 +185,41 @@ impl Session {
             if is_due {
                 link.renewed_at = now;
             }
+            let is_token_due = link.renew_at.is_some_and(|at| at <= now);
             if was_suspect {
                 registry.change(self.session, |link| link.is_suspect = false);
                 engine.dispatch.notify_one();
             }
-            is_due
+            (is_due, is_token_due)
         };
+        if is_token_due {
+            self.renew_token(engine, now).await;
+        }
         if is_renewal_due {
             // Fails only when the orchestrator is going away.
             let _ = inlets.renewals.send(self.session).await;
+        }
+    }
+
+    /// Sends the agent a new token. One that may not have one any more is cut off.
+    async fn renew_token(&self, engine: &Engine, now: Timestamp) {
+        let next = match engine.authenticator.renew(&self.agent, now).await {
+            Ok(issued) => issued.map(|issued| {
+                self.outbox.order(ToAgent::Token { token: issued.token });
+                issued.renew_at
+            }),
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                let message = error.message().to_owned();
+                self.outbox.close(Some(ToAgent::Refused { is_final: true, message }));
+                None
+            }
+            Err(error) => {
+                tracing::warn!(target: "mamos::session", agent_id = %self.agent, %error, "no new token yet");
+                Some(now + RENEW_AGAIN_AFTER)
+            }
+        };
+        if let Some(link) = engine.registry().current(self.session) {
+            link.renew_at = next;
         }
     }
 
@@ -206,7 +253,8 @@ impl Session {
             FromAgent::Heartbeat { load } => {
                 self.outbox.echo();
                 if let Some(load) = load {
-                    engine.registry().change(self.session, |link| link.load = Some(load));
+                    let now = engine.now();
+                    engine.registry().change(self.session, |link| link.loads.push(now, *load));
                 }
                 Ok(false)
             }
@@ -324,7 +372,7 @@ fn weight(write: &RunWrite) -> usize {
 /// Ends the link of an agent with a last message, and gives its session, if it has one here.
 pub(crate) fn dismiss(engine: &Engine, agent: &AgentId, last: ToAgent) -> Option<SessionRef> {
     let mut registry = engine.registry();
-    let session = registry.links().find(|link| link.agent == *agent)?.session;
+    let session = registry.link_of(agent)?.session;
     registry.disconnect(session)?.outbox.close(Some(last));
     Some(session)
 }

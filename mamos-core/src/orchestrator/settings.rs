@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) max_payload_bytes: usize,
     pub(crate) max_log_bytes: u64,
     pub(crate) keep_ended: Option<Duration>,
+    pub(crate) keep_audit: Option<Duration>,
     pub(crate) max_connections: usize,
 }
 
@@ -32,6 +33,7 @@ impl Default for Settings {
             max_payload_bytes: 1024 * 1024,
             max_log_bytes: 64 * 1024 * 1024,
             keep_ended: Some(Duration::from_secs(7 * 24 * 3600)),
+            keep_audit: Some(Duration::from_secs(400 * 24 * 3600)),
             max_connections: 20_000,
         }
     }

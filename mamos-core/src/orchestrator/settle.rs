@@ -9,10 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::engine::Engine;
 use super::outbox::Outbox;
+use super::registry::{Held, Registry};
+use super::stats::LaneCounts;
 use crate::clock::Timestamp;
 use crate::event::What;
 use crate::id::AgentId;
 use crate::job::Outcome;
+use crate::job::lane::LaneId;
 use crate::job::state::JobState;
 use crate::lease::{RunRef, SessionRef, Verdict};
 use crate::store::{Report, Reported, RunWrite};
@@ -62,6 +65,7 @@ async fn write(engine: &Engine, mut batch: Vec<Request>) {
     let watched = engine.events.is_watched();
     let mut answers = writes.iter().zip(answers);
     let mut has_room = false;
+    let mut counts_of = None;
     for (request, count) in batch.into_iter().zip(counts) {
         let mut exceptions = Vec::new();
         let mut events = Vec::new();
@@ -71,28 +75,39 @@ async fn write(engine: &Engine, mut batch: Vec<Request>) {
                 if reported.verdict != Verdict::Applied {
                     exceptions.push((write.run, reported.verdict));
                 }
+                if reported.verdict.is_lost() {
+                    engine.tally.stale_write(&write.report);
+                }
+                let mut of_lane = None;
                 if is_over(&write.report) || reported.verdict.is_lost() {
-                    let lane = registry.ended(request.session.id, write.run);
-                    has_room |= lane.is_some();
-                    if let (Some(lane), Some(JobState::Ready)) = (lane, reported.state) {
+                    let held = registry.ended(request.session.id, write.run);
+                    has_room |= held.is_some();
+                    of_lane = held.map(|held| held.lane);
+                    if let Some(held) = held {
+                        count_end(engine, &registry, &mut counts_of, held, write, &reported, now);
+                    }
+                    if let (Some(lane), Some(JobState::Ready)) = (of_lane, reported.state) {
                         registry.lane_ready_by_id(lane);
                     }
                 } else if write.report == Report::Started {
-                    registry.started(request.session.id, write.run);
+                    registry.started(request.session.id, write.run, now);
                 }
-                if watched {
-                    events.extend(event(&request.agent, write, &reported));
+                if watched && let Some(what) = event(&request.agent, write, &reported) {
+                    let of_lane = of_lane.or_else(|| registry.lane_of(request.session.id, write.run));
+                    events.push((of_lane.and_then(|lane| registry.lane(lane).cloned()), what));
                 }
                 if let (true, Some(run_at)) = (reported.state == Some(JobState::Scheduled), reported.run_at) {
                     engine.due.no_later_than(run_at);
                 }
                 if reported.state.is_some_and(JobState::is_final) {
                     engine.waiters.ended(write.run.job);
+                } else if is_news(&write.report) {
+                    engine.waiters.changed(write.run.job);
                 }
             }
         }
-        for what in events {
-            engine.events.tell(now, what);
+        for (lane, what) in events {
+            engine.events.tell_of(now, lane, what);
         }
         request.outbox.recorded(request.through, exceptions);
     }
@@ -133,6 +148,42 @@ fn is_over(report: &Report) -> bool {
     matches!(report, Report::Settle(_) | Report::Release)
 }
 
+/// Does it matter to whoever follows the log of the job?
+fn is_news(report: &Report) -> bool {
+    matches!(report, Report::Log(_)) || is_over(report)
+}
+
+/// The lane of the last attempt that was counted, and its counts: attempts of one lane follow each other.
+type CountsOf = Option<(LaneId, Arc<LaneCounts>)>;
+
+/// Counts an attempt that ended, and how long it took.
+fn count_end(
+    engine: &Engine,
+    registry: &Registry,
+    counts_of: &mut CountsOf,
+    held: Held,
+    write: &RunWrite,
+    reported: &Reported,
+    now: Timestamp,
+) {
+    let Report::Settle(outcome) = &write.report else { return };
+    if !reported.verdict.is_applied() {
+        return;
+    }
+    let counts = match counts_of {
+        Some((lane, counts)) if *lane == held.lane => counts,
+        counts_of => {
+            let lane = registry.lane(held.lane);
+            let counts = lane.map_or_else(|| engine.tally.other(), |lane| engine.tally.lane(lane));
+            &mut counts_of.insert((held.lane, counts)).1
+        }
+    };
+    counts.settled(outcome);
+    if let Some(started_at) = held.started_at {
+        engine.tally.run.observe(now.since(started_at));
+    }
+}
+
 fn event(agent: &AgentId, write: &RunWrite, reported: &Reported) -> Option<What> {
     let (run, agent) = (write.run, agent.clone());
     if reported.verdict.is_lost() {
@@ -168,21 +219,24 @@ pub(crate) fn bounded(outcome: Outcome, max_output_bytes: usize) -> Outcome {
 
 /// A run that was taken from an agent by someone else than the agent: end it there.
 pub(crate) fn taken_away(engine: &Engine, run: RunRef, state: JobState, now: Timestamp) {
+    let mut lane = None;
     let mut registry = engine.registry();
     if let Some((session, outbox)) =
         registry.holder(run).map(|link| (link.session.id, Arc::clone(&link.outbox)))
     {
         outbox.order(crate::protocol::ToAgent::Kill { runs: vec![run] });
-        registry.ended(session, run);
+        lane = registry.ended(session, run).and_then(|held| registry.lane(held.lane).cloned());
         engine.given_up.notify_waiters();
         engine.dispatch.notify_one();
     }
     drop(registry);
     if state.is_final() {
         engine.waiters.ended(run.job);
+    } else {
+        engine.waiters.changed(run.job);
     }
     if engine.events.is_watched() {
-        engine.events.tell(now, What::JobRescued { run, state });
+        engine.events.tell_of(now, lane, What::JobRescued { run, state });
     }
 }
 

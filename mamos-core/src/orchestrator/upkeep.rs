@@ -154,6 +154,7 @@ fn tend(engine: &Engine, now: Timestamp) {
 }
 
 async fn prune(engine: &Engine, now: Timestamp) -> Result<()> {
+    engine.store.prune_documents(now, PRUNE_LIMIT).await?;
     let Some(keep) = engine.settings.keep_ended else { return Ok(()) };
     // A quarter of the time at most: what is left waits for the next turn.
     let until = tokio::time::Instant::now() + engine.settings.sweep_every / 4;

@@ -1,4 +1,4 @@
-//! Callers that wait for a job to end.
+//! Callers that wait for a job to end, or follow what it does.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,13 @@ use crate::id::JobId;
 /// Who waits for which job.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
+    ends: Places,
+    changes: Places,
+}
+
+/// Who waits for one sort of news.
+#[derive(Debug, Default)]
+struct Places {
     /// Read without the lock, so that settling costs nothing while nobody waits.
     count: AtomicUsize,
     by_job: Mutex<HashMap<JobId, (usize, Arc<Notify>)>>,
@@ -19,23 +26,45 @@ pub(crate) struct Waiters {
 /// A place among the waiters; given up when dropped.
 #[derive(Debug)]
 pub(crate) struct Waiting<'a> {
-    waiters: &'a Waiters,
+    places: &'a Places,
     job: JobId,
     notify: Arc<Notify>,
 }
 
 impl Waiters {
-    /// Begins to wait. Take the place first, look at the job second: then its end is not missed.
+    /// Begins to wait for the end of a job. Take the place first, look at the job second: then its end is
+    /// not missed.
     pub(crate) fn wait(&self, job: JobId) -> Waiting<'_> {
+        self.ends.wait(job)
+    }
+
+    /// Begins to wait for anything to happen to a job. Take the place first as well.
+    pub(crate) fn follow(&self, job: JobId) -> Waiting<'_> {
+        self.changes.wait(job)
+    }
+
+    /// Wakes those who wait for the end of a job, and those who follow it.
+    pub(crate) fn ended(&self, job: JobId) {
+        self.ends.wake(job);
+        self.changes.wake(job);
+    }
+
+    /// Wakes those who follow a job: it printed something, was handed to an agent, or given back.
+    pub(crate) fn changed(&self, job: JobId) {
+        self.changes.wake(job);
+    }
+}
+
+impl Places {
+    fn wait(&self, job: JobId) -> Waiting<'_> {
         let mut by_job = self.by_job.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, notify) = by_job.entry(job).or_default();
         *count += 1;
         self.count.fetch_add(1, Ordering::SeqCst);
-        Waiting { waiters: self, job, notify: Arc::clone(notify) }
+        Waiting { places: self, job, notify: Arc::clone(notify) }
     }
 
-    /// Wakes those who wait for a job.
-    pub(crate) fn ended(&self, job: JobId) {
+    fn wake(&self, job: JobId) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -47,7 +76,7 @@ impl Waiters {
 }
 
 impl Waiting<'_> {
-    /// Gives what `ended` wakes. Make it before looking at the job.
+    /// Gives what is woken. Make it before looking at the job.
     pub(crate) fn woken(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
@@ -55,8 +84,8 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut by_job = self.waiters.by_job.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiters.count.fetch_sub(1, Ordering::SeqCst);
+        let mut by_job = self.places.by_job.lock().unwrap_or_else(PoisonError::into_inner);
+        self.places.count.fetch_sub(1, Ordering::SeqCst);
         if let Some((count, _)) = by_job.get_mut(&self.job) {
             *count -= 1;
             if *count == 0 {
@@ -79,6 +108,23 @@ mod tests {
         waiters.ended(job);
         woken.await;
         drop(place);
-        assert!(waiters.by_job.lock().unwrap().is_empty());
+        assert!(waiters.ends.by_job.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_end_is_not_woken_by_a_change() {
+        let waiters = Waiters::default();
+        let job = JobId::from_key("a");
+        let (end, change) = (waiters.wait(job), waiters.follow(job));
+        let (ended, mut changed) = (end.woken(), Box::pin(change.woken()));
+        tokio::pin!(ended);
+        assert!(!ended.as_mut().enable() && !changed.as_mut().enable());
+        waiters.changed(job);
+        changed.await;
+        assert!(!ended.as_mut().enable(), "the job goes on");
+        let mut again = Box::pin(change.woken());
+        again.as_mut().enable();
+        waiters.ended(job);
+        assert!(ended.as_mut().enable() && again.as_mut().enable());
     }
 }

@@ -84,6 +84,11 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
         Self { connection, window, sending: tokio::sync::Mutex::default(), acknowledged, numbered }
     }
 
+    /// Tells the transport that the other side could not prove who it is.
+    pub fn note_refused(&self) {
+        self.connection.note_refused();
+    }
+
     /// Sends messages. Waits while the other side is slow.
     ///
     /// # Errors

@@ -47,7 +47,10 @@ pub use self::programs::UncheckedPrograms;
 use self::reader::Reader;
 use self::template::Template;
 use self::value::Parameter;
-use super::{CommandRequest, Denial, DenialCode, PathArgument, Permit, Whitelist};
+use super::{
+    CommandDescription, CommandRequest, Denial, DenialCode, ParameterDescription, PathArgument, Permit,
+    Whitelist,
+};
 use crate::auth::Principal;
 use crate::id::CommandId;
 
@@ -117,6 +120,9 @@ pub struct Policy {
 /// What the policy says of one command; also the canonical form that the digest is taken of.
 #[derive(Debug, Clone, Serialize)]
 struct Command {
+    /// For people: nothing that is permitted depends on it.
+    #[serde(skip)]
+    description: String,
     program: PathBuf,
     arguments: Vec<Template>,
     working_directory: PathBuf,
@@ -183,6 +189,10 @@ impl Whitelist for Policy {
         self.commands.keys().cloned().collect()
     }
 
+    fn describe(&self, command: &CommandId) -> Option<CommandDescription> {
+        self.commands.get(command).map(|found| found.describe(command))
+    }
+
     /// SHA-256, in hexadecimal, of what the policy permits: comments, descriptions, the order of keys and
     /// defaults that are written out change nothing.
     fn digest(&self) -> String {
@@ -201,6 +211,22 @@ impl Allow {
 }
 
 impl Command {
+    fn describe(&self, id: &CommandId) -> CommandDescription {
+        let parameters = self.parameters.iter().map(|(name, parameter)| ParameterDescription {
+            name: name.clone(),
+            description: parameter.description.clone(),
+            rule: parameter.kind.describe(),
+            default: parameter.default.clone(),
+        });
+        CommandDescription {
+            description: self.description.clone(),
+            parameters: parameters.collect(),
+            roles: self.allow.roles.iter().cloned().collect(),
+            principals: self.allow.principals.iter().cloned().collect(),
+            ..CommandDescription::new(id.clone(), self.timeout, self.output_cap_bytes)
+        }
+    }
+
     fn permit(&self, request: &CommandRequest) -> Result<Permit, Denial> {
         let id = &request.command;
         if let Some(name) = request.parameters.keys().find(|name| !self.parameters.contains_key(*name)) {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{CommandRequest, Denial, Permit, Whitelist};
+use super::{CommandDescription, CommandRequest, Denial, Permit, Whitelist};
 use crate::auth::Principal;
 use crate::id::CommandId;
 
@@ -48,6 +48,10 @@ impl Whitelist for Reloadable {
 
     fn commands(&self) -> Vec<CommandId> {
         self.current().commands()
+    }
+
+    fn describe(&self, command: &CommandId) -> Option<CommandDescription> {
+        self.current().describe(command)
     }
 
     fn digest(&self) -> String {

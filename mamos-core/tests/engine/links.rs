@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mamos_core::agent::LogStream;
-use mamos_core::auth::Credentials;
+use mamos_core::auth::Secret;
 use mamos_core::clock::SimulatedClock;
 use mamos_core::job::Outcome;
 use mamos_core::lease::{Epoch, RunRef};
@@ -16,7 +16,7 @@ use mamos_core::{Error, ErrorKind, JobId, JobState};
 use mamos_store::MemoryStore;
 use mamos_store::faulty::{Faults, Faulty};
 
-use crate::scene::{Double, START, Scene, TTL, TestAgent, hello, secret};
+use crate::scene::{Double, Papers, START, Scene, TTL, TestAgent, hello};
 
 fn kill(message: ToAgent) -> Option<Vec<RunRef>> {
     match message {
@@ -123,7 +123,7 @@ async fn an_orchestrator_that_was_paused_for_longer_than_a_lease_takes_nothing_f
 async fn a_newer_process_of_an_agent_supersedes_the_older_one() {
     let scene = Scene::new();
     let mut older = scene.agent("a", 1).await;
-    let newer = TestAgent::connect(&scene.connector, hello(older.own_credentials())).await;
+    let newer = TestAgent::connect(&scene.connector, hello(older.papers.clone().next_life("a2"))).await;
     assert_ne!(newer.session(), older.session());
     older.expect(|message| (message == ToAgent::Superseded).then_some(())).await;
     assert_eq!(older.next().await, None);
@@ -133,7 +133,7 @@ async fn a_newer_process_of_an_agent_supersedes_the_older_one() {
 async fn a_cut_link_of_the_same_process_is_replaced_without_a_word() {
     let scene = Scene::new();
     let mut agent = scene.agent("a", 1).await;
-    let mut again = hello(agent.own_credentials());
+    let mut again = hello(agent.papers.clone());
     again.session = Some(agent.session());
     let newer = TestAgent::connect(&scene.connector, again).await;
     assert!(newer.welcome.is_resumed);
@@ -141,31 +141,11 @@ async fn a_cut_link_of_the_same_process_is_replaced_without_a_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_admits_one_agent_and_trying_again_with_the_same_secret_is_harmless() {
+async fn an_agent_of_another_version_is_told_who_must_update() {
     let scene = Scene::new();
-    let credentials = scene.credentials("a").await;
-    let first = TestAgent::connect(&scene.connector, hello(credentials.clone())).await;
-    let again = TestAgent::connect(&scene.connector, hello(credentials.clone())).await;
-    assert_eq!(first.welcome.agent, again.welcome.agent);
-    let Credentials::Registration { token, .. } = credentials else { unreachable!() };
-    let other = Credentials::Registration { token, secret: secret("other") };
-    TestAgent::try_connect(&scene.connector, hello(other)).await.unwrap_err();
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_cannot_prove_who_they_are_is_refused() {
-    let scene = Scene::new();
-    let agent = scene.agent("a", 1).await;
-    let wrong = Credentials::Agent { id: agent.welcome.agent.clone(), secret: secret("b") };
-    let unknown = TestAgent::try_connect(&scene.connector, hello(wrong)).await.unwrap_err();
-    let short =
-        Credentials::Registration { token: secret("t"), secret: mamos_core::auth::Secret::new("short") };
-    assert!(unknown.contains("unknown agent or wrong secret"), "{unknown}");
-    let refused = TestAgent::try_connect(&scene.connector, hello(short)).await.unwrap_err();
-    assert!(refused.contains("at least 32 characters"), "{refused}");
-    let version =
-        mamos_core::protocol::Hello { oldest_version: 9, version: 9, ..hello(scene.credentials("v").await) };
-    let refused = TestAgent::try_connect(&scene.connector, version).await.unwrap_err();
+    let mut knock = hello(scene.papers("v").await);
+    (knock.oldest_version, knock.version) = (9, 9);
+    let refused = TestAgent::try_connect(&scene.connector, knock).await.unwrap_err();
     assert!(refused.contains("update the orchestrator"), "{refused}");
 }
 
@@ -176,10 +156,10 @@ mockall::mock! {
     impl mamos_core::auth::Authenticator for Gate {
         async fn admit(
             &self,
-            credentials: &Credentials,
-            profile: &mamos_core::agent::AgentProfile,
+            hello: &mamos_core::protocol::Hello,
+            challenge: &mamos_core::auth::Challenge,
             now: mamos_core::Timestamp,
-        ) -> mamos_core::Result<mamos_core::auth::Admitted>;
+        ) -> mamos_core::Result<mamos_core::auth::Admission>;
     }
 }
 
@@ -199,8 +179,7 @@ async fn a_doubt_is_not_a_refusal_for_good() {
         [("the orchestrator cannot decide now; try again later", false), ("you are on the list", true)]
     {
         let link = OrchestratorLink::new(scene.connector.connect().await.unwrap());
-        let hello = hello(Credentials::Registration { token: secret("t"), secret: secret("s") });
-        link.send(vec![FromAgent::Hello(Box::new(hello))]).await.unwrap();
+        hello(Papers::new("a", Secret::new("t"))).on(&link).await;
         let answer = link.receive().await.unwrap().unwrap().remove(0);
         assert_eq!(answer, ToAgent::Refused { is_final: is_last, message: expected.to_owned() });
     }
@@ -212,17 +191,17 @@ async fn a_fault_of_the_store_is_no_refusal_for_good_and_is_not_told_to_stranger
     let store = Arc::new(Faulty::new(MemoryStore::new(), faults, 7));
     store.set_faults(false);
     let scene = Scene::over(Arc::clone(&store) as Arc<dyn mamos_core::Store>);
-    let credentials = scene.credentials("a").await;
+    let knock = hello(scene.papers("a").await);
     // It has started once it serves somebody.
     scene.agent("other", 1).await;
     store.set_faults(true);
     let link = OrchestratorLink::new(scene.connector.connect().await.unwrap());
-    link.send(vec![FromAgent::Hello(Box::new(hello(credentials.clone())))]).await.unwrap();
+    knock.on(&link).await;
     let answer = link.receive().await.unwrap().unwrap().remove(0);
     let message = "the orchestrator cannot decide now; try again later".to_owned();
     assert_eq!(answer, ToAgent::Refused { is_final: false, message });
     store.set_faults(false);
-    TestAgent::connect(&scene.connector, hello(credentials)).await;
+    TestAgent::connect(&scene.connector, knock).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +265,7 @@ async fn a_hostile_peer_ends_its_own_link_and_nothing_else() {
     let acts: Vec<Vec<FromAgent>> = vec![
         vec![report(2, RunEvent::Started)],
         vec![report(1, RunEvent::Started), report(1, RunEvent::Started)],
-        vec![FromAgent::Hello(Box::new(hello(scene.credentials("twice").await)))],
+        vec![FromAgent::Hello(Box::new((*hello(scene.papers("twice").await)).clone()))],
         vec![report(
             1,
             RunEvent::Log { offset: 0, stream: LogStream::Stdout, bytes: vec![0; 65 * 1024].into() },
@@ -320,7 +299,7 @@ async fn a_hostile_peer_ends_its_own_link_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn an_agent_whose_clock_is_a_day_off_works_all_the_same() {
     let scene = Scene::new();
-    let mut greeting = hello(scene.credentials("a").await);
+    let mut greeting = hello(scene.papers("a").await);
     greeting.now = greeting.now + Duration::from_secs(86_400);
     let mut agent = TestAgent::connect(&scene.connector, greeting).await;
     let handle = scene.orchestrator.enqueue(Double { number: 1 }).await.unwrap();
@@ -401,7 +380,7 @@ async fn cancelled_before_it_was_heard_of_again_a_held_job_is_cancelled_at_the_a
     let (profile, connector) = (agent.profile.clone(), scene.connector.clone());
     agent.link.close().await;
     scene.orchestrator.cancel(id, "wrong number", Duration::from_secs(3)).await.unwrap();
-    let mut again = hello(agent.own_credentials());
+    let mut again = hello(agent.papers.clone());
     (again.profile, again.runs, again.session) = (profile, vec![job.run], Some(agent.session()));
     let mut agent = TestAgent::connect(&connector, again).await;
     let grace = agent

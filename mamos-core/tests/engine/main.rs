@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod identity;
 mod jobs;
 mod links;
 mod operators;

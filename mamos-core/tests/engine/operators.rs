@@ -169,7 +169,7 @@ async fn a_decommissioned_agent_loses_its_link_its_work_and_its_way_back() {
         })
         .await;
     assert_eq!(agent.next().await, None);
-    let refused = TestAgent::try_connect(&scene.connector, hello(agent.own_credentials())).await.unwrap_err();
+    let refused = TestAgent::try_connect(&scene.connector, hello(agent.papers.clone())).await.unwrap_err();
     assert!(refused.contains("decommissioned"), "{refused}");
     let before = tokio::time::Instant::now();
     let mut other = scene.agent("b", 1).await;

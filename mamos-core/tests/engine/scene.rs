@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mamos_core::agent::AgentProfile;
-use mamos_core::auth::{Credentials, Secret};
+use mamos_core::auth::{Credentials, KeyPair, Nonce, Secret};
 use mamos_core::clock::{Clock, SimulatedClock};
+use mamos_core::id::InstanceId;
 use mamos_core::job::Outcome;
 use mamos_core::job::labels::Labels;
 use mamos_core::lease::RunRef;
-use mamos_core::orchestrator::Builder;
+use mamos_core::orchestrator::{Builder, TokenScope};
 use mamos_core::protocol::link::OrchestratorLink;
 use mamos_core::protocol::{Dispatched, FromAgent, Hello, RunEvent, RunReport, ToAgent, VERSION, Welcome};
 use mamos_core::store::Store;
@@ -92,10 +93,10 @@ impl Scene {
         Self::with(store, clock, |builder| builder)
     }
 
-    /// Credentials of a new agent. The same name gives the same agent.
-    pub(crate) async fn credentials(&self, name: &str) -> Credentials {
-        let (_, token) = self.orchestrator.create_token(None, 1, TTL).await.unwrap();
-        Credentials::Registration { token, secret: secret(name) }
+    /// Papers of a new agent. The same name gives the same agent.
+    pub(crate) async fn papers(&self, name: &str) -> Papers {
+        let (_, token) = self.orchestrator.create_token(TokenScope::once(TTL)).await.unwrap();
+        Papers::new(name, token)
     }
 
     /// A new agent with slots, connected.
@@ -104,29 +105,113 @@ impl Scene {
     }
 
     pub(crate) async fn agent_with(&self, name: &str, change: impl FnOnce(&mut AgentProfile)) -> TestAgent {
-        let mut hello = hello(self.credentials(name).await);
+        let mut hello = hello(self.papers(name).await);
         change(&mut hello.profile);
         TestAgent::connect(&self.connector, hello).await
     }
 }
 
-pub(crate) fn secret(name: &str) -> Secret {
-    Secret::new(format!("{name:-<40}"))
+/// What an agent proves itself with.
+#[derive(Debug, Clone)]
+pub(crate) struct Papers {
+    pub(crate) pair: Arc<KeyPair>,
+    pub(crate) token: Secret,
+    pub(crate) is_registered: bool,
+    pub(crate) instance: InstanceId,
+    pub(crate) previous: Option<InstanceId>,
+    pub(crate) number: u64,
 }
 
-pub(crate) fn hello(credentials: Credentials) -> Hello {
+impl Papers {
+    /// Those of an agent that wants to register. The same name gives the same key and life.
+    pub(crate) fn new(name: &str, token: Secret) -> Self {
+        Self {
+            pair: Arc::new(KeyPair::from_seed(Secret::new(name).hash()).unwrap()),
+            token,
+            is_registered: false,
+            instance: InstanceId::from_key(name),
+            previous: None,
+            number: 1,
+        }
+    }
+
+    /// Those of the next life of its program.
+    pub(crate) fn next_life(mut self, name: &str) -> Self {
+        self.previous = Some(self.instance);
+        self.instance = InstanceId::from_key(name);
+        self.number = 1;
+        self
+    }
+
+    pub(crate) fn credentials(&self, nonce: &Nonce) -> Credentials {
+        let (token, proof) = (self.token.clone(), self.pair.prove(nonce, self.token.expose()));
+        if self.is_registered {
+            Credentials::Agent { token, proof }
+        } else {
+            Credentials::Registration { token, key: self.pair.public_key(), proof }
+        }
+    }
+}
+
+/// A hello that waits for the nonce that it must sign.
+#[derive(Debug, Clone)]
+pub(crate) struct Knock {
+    pub(crate) papers: Papers,
+    hello: Hello,
+}
+
+impl std::ops::Deref for Knock {
+    type Target = Hello;
+
+    fn deref(&self) -> &Hello {
+        &self.hello
+    }
+}
+
+impl std::ops::DerefMut for Knock {
+    fn deref_mut(&mut self) -> &mut Hello {
+        &mut self.hello
+    }
+}
+
+impl Knock {
+    /// Waits for the nonce, and says hello.
+    pub(crate) async fn on(&self, link: &OrchestratorLink) {
+        let nonce = challenge(link).await;
+        self.say(link, self.papers.credentials(&nonce)).await;
+    }
+
+    /// Says hello with other credentials.
+    pub(crate) async fn say(&self, link: &OrchestratorLink, credentials: Credentials) {
+        let hello = Hello { credentials, ..self.hello.clone() };
+        link.send(vec![FromAgent::Hello(Box::new(hello))]).await.unwrap();
+    }
+}
+
+/// The nonce of a new connection.
+pub(crate) async fn challenge(link: &OrchestratorLink) -> Nonce {
+    let first = link.receive().await.unwrap().unwrap();
+    let [ToAgent::Challenge { nonce }] = first[..] else { panic!("expected a challenge, got {first:?}") };
+    nonce
+}
+
+pub(crate) fn hello(papers: Papers) -> Knock {
     let mut profile = AgentProfile::new(AgentKind::new("test").unwrap(), "scripted");
     profile.kinds = vec![Double::KIND.parse().unwrap()];
     profile.labels = Labels::new([("zone", "eu")]).unwrap();
-    Hello {
+    let hello = Hello {
         oldest_version: 1,
         version: VERSION,
-        credentials,
+        credentials: papers.credentials(&Nonce::from_bytes([0; 32])),
         profile,
+        instance: papers.instance,
+        previous: papers.previous,
+        number: papers.number,
         session: None,
         runs: vec![],
         now: START,
-    }
+    };
+    Knock { papers, hello }
 }
 
 /// An agent that does just what the test says.
@@ -135,24 +220,29 @@ pub(crate) struct TestAgent {
     pub(crate) link: OrchestratorLink,
     pub(crate) welcome: Welcome,
     pub(crate) profile: AgentProfile,
-    pub(crate) credentials: Credentials,
+    pub(crate) papers: Papers,
     reported: u64,
     waiting: Vec<ToAgent>,
 }
 
 impl TestAgent {
-    pub(crate) async fn connect(connector: &MemoryConnector, hello: Hello) -> Self {
-        Self::try_connect(connector, hello).await.unwrap_or_else(|refused| panic!("refused: {refused}"))
+    pub(crate) async fn connect(connector: &MemoryConnector, knock: Knock) -> Self {
+        Self::try_connect(connector, knock).await.unwrap_or_else(|refused| panic!("refused: {refused}"))
     }
 
-    pub(crate) async fn try_connect(connector: &MemoryConnector, hello: Hello) -> Result<Self, String> {
+    pub(crate) async fn try_connect(connector: &MemoryConnector, knock: Knock) -> Result<Self, String> {
         let link = OrchestratorLink::new(connector.connect().await.unwrap());
-        let (profile, credentials) = (hello.profile.clone(), hello.credentials.clone());
-        link.send(vec![FromAgent::Hello(Box::new(hello))]).await.unwrap();
+        knock.on(&link).await;
+        let (profile, mut papers) = (knock.hello.profile, knock.papers);
         let mut waiting = link.receive().await.unwrap().ok_or("closed")?;
         match waiting.remove(0) {
             ToAgent::Welcome(welcome) => {
-                Ok(Self { link, welcome: *welcome, profile, credentials, reported: 0, waiting })
+                if let Some(token) = welcome.issued.clone() {
+                    papers.token = token;
+                    papers.is_registered = true;
+                }
+                papers.number += 1;
+                Ok(Self { link, welcome: *welcome, profile, papers, reported: 0, waiting })
             }
             ToAgent::Refused { message, .. } => Err(message),
             other => panic!("expected a welcome, got {other:?}"),
@@ -167,20 +257,11 @@ impl TestAgent {
         keeps_session: bool,
     ) -> Self {
         self.link.close().await;
-        let mut again = hello(self.own_credentials());
+        let mut again = hello(self.papers.clone());
         again.profile = self.profile;
         again.runs = runs;
         again.session = keeps_session.then_some(self.welcome.session);
         Self::connect(connector, again).await
-    }
-
-    pub(crate) fn own_credentials(&self) -> Credentials {
-        let (Credentials::Registration { secret, .. } | Credentials::Agent { secret, .. }) =
-            &self.credentials
-        else {
-            panic!("other credentials")
-        };
-        Credentials::Agent { id: self.welcome.agent.clone(), secret: secret.clone() }
     }
 
     pub(crate) fn session(&self) -> SessionId {

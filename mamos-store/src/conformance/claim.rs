@@ -37,7 +37,7 @@ pub async fn a_claimed_job_is_leased_to_its_session(store: &Arc<dyn Store>) {
         (got.timeout, got.deadline, &got.traceparent),
         (spec.timeout, spec.deadline, &spec.traceparent)
     );
-    assert_eq!(got.counters, Counters::default());
+    assert_eq!((got.counters, got.ready_since), (Counters::default(), at(0)));
 
     let read = record(store, job_id(1)).await;
     assert_eq!((read.state, read.epoch), (JobState::Leased, epoch(1)));

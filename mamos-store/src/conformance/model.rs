@@ -3,12 +3,14 @@
 //! The memory store is the oracle. What the contract leaves open is not compared: the texts of
 //! failures, the order of sets, and how many pieces of late evidence a repeat leaves.
 
+mod agents;
+mod documents;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use bytes::Bytes;
 use mamos_core::agent::LogStream;
-use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
 use mamos_core::job::labels::Labels;
 use mamos_core::job::retry::RetryPolicy;
@@ -20,8 +22,7 @@ use mamos_core::store::{
 use mamos_core::{JobState, Result, Store};
 
 use super::scene::{
-    DAY, SECOND, agent_id, agent_record, at, attach_request, cancel_request, epoch, hash, job_id, job_in,
-    lane, session_id, token,
+    DAY, SECOND, agent_id, at, attach_request, cancel_request, epoch, job_id, job_in, lane, session_id,
 };
 
 const AGENTS: u64 = 3;
@@ -82,6 +83,7 @@ macro_rules! ask {
         answer
     }};
 }
+use ask;
 
 impl<'a> Play<'a> {
     fn new(a: &'a dyn Store, b: &'a dyn Store, seed: u64) -> Self {
@@ -107,14 +109,6 @@ impl<'a> Play<'a> {
         ))
     }
 
-    async fn admit(&mut self) -> Compared {
-        for n in 0..AGENTS {
-            ask!(self, create_token(token(n, 1)), |()| ());
-            ask!(self, redeem(hash(n), agent_record(n), self.now), Clone::clone);
-        }
-        Ok(())
-    }
-
     async fn operate(&mut self) -> Compared {
         // Clocks differ: mostly time goes on, now and then the next call is from a slow clock.
         self.now = match self.random.u32(0..20) {
@@ -122,7 +116,7 @@ impl<'a> Play<'a> {
             1 => self.now + self.random.u32(0..60) * SECOND,
             _ => self.now + self.random.u32(0..3) * SECOND,
         };
-        match self.random.u32(0..100) {
+        match self.random.u32(0..112) {
             0..18 => self.enqueue().await,
             18..38 => self.claim().await,
             38..62 => self.report().await,
@@ -153,6 +147,7 @@ impl<'a> Play<'a> {
             }
             95..97 => self.tokens().await,
             97..98 => self.update().await,
+            100..112 => self.documents().await,
             _ => self.list().await,
         }
     }
@@ -325,36 +320,6 @@ impl<'a> Play<'a> {
         self.compare(&asked, &a, &b, |()| ())
     }
 
-    async fn tokens(&mut self) -> Compared {
-        let n = self.random.u64(100..104);
-        match self.random.u32(0..4) {
-            0 => {
-                let expires_at = self.now + self.random.u32(0..60) * SECOND;
-                let token = RegistrationToken { expires_at, ..token(n, self.random.u32(1..3)) };
-                ask!(self, create_token(token), |()| ());
-            }
-            1 => {
-                ask!(self, revoke_token(token(n, 1).id), |was| *was);
-            }
-            _ => {
-                let agent = agent_record(self.random.u64(100..120));
-                ask!(self, redeem(hash(n), agent, self.now), Clone::clone);
-            }
-        }
-        Ok(())
-    }
-
-    async fn update(&mut self) -> Compared {
-        // Never decommissioned here: three agents would soon be none.
-        let mut agent = agent_record(self.random.u64(0..AGENTS));
-        agent.is_draining = self.random.bool();
-        let stored = self.a.agent(&agent.id).await.ok().flatten();
-        agent.state = stored.as_ref().map_or(agent.state, |stored| stored.state);
-        let revision = stored.map_or(1, |stored| stored.revision) - u64::from(self.random.u32(0..4) == 0);
-        ask!(self, update_agent(agent, revision, self.now), Clone::clone);
-        Ok(())
-    }
-
     async fn list(&mut self) -> Compared {
         let filter = JobFilter {
             states: (0..self.random.usize(0..3)).filter_map(|_| self.random.choice(JobState::ALL)).collect(),
@@ -394,7 +359,7 @@ impl<'a> Play<'a> {
         ask!(self, tokens(), |tokens| {
             tokens.iter().map(|token| (token.id, token.uses_left)).collect::<BTreeSet<_>>()
         });
-        Ok(())
+        self.compare_documents().await
     }
 }
 

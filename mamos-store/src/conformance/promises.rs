@@ -122,15 +122,35 @@ macro_rules! __store_promises {
                 an_update_takes_what_operators_decide_and_nothing_else
                 an_update_of_an_older_revision_is_refused
                 agents_are_listed_by_id_each_once
+                an_agent_keeps_its_life_and_revocation_until_they_are_changed
                 a_cursor_from_elsewhere_is_invalid;
             tokens:
                 a_token_admits_as_many_agents_as_it_has_uses
                 a_token_with_one_use_admits_one_of_many_at_once
                 a_repeat_of_a_redeem_takes_no_use
                 a_token_that_does_not_fit_admits_nobody
+                a_token_for_one_name_admits_no_other
+                a_new_agent_gets_the_labels_of_its_token
                 the_refusal_does_not_say_why
                 a_revoked_token_is_worthless
                 storing_a_token_again_does_not_refill_it;
+            documents:
+                a_written_document_reads_back_as_it_was_given
+                each_change_of_a_document_raises_its_revision
+                a_condition_that_does_not_hold_changes_nothing
+                a_repeated_write_of_a_document_counts_as_written
+                removing_a_document_that_is_gone_counts_as_removed
+                an_expired_document_is_gone_for_every_method
+                a_write_over_an_expired_document_begins_again
+                what_expired_before_it_was_written_is_gone
+                documents_of_a_batch_are_written_in_order
+                a_batch_of_documents_with_one_out_of_bounds_writes_nothing
+                one_of_many_writers_with_the_same_revision_wins
+                documents_are_listed_by_the_bytes_of_their_keys
+                the_prefix_of_a_list_of_documents_is_taken_literally
+                a_list_of_documents_does_not_repeat_or_miss_any_while_it_changes
+                collections_of_documents_are_apart
+                pruning_removes_only_documents_that_expired;
             lists:
                 jobs_are_listed_newest_first_each_once
                 a_list_does_not_repeat_or_miss_jobs_while_it_changes

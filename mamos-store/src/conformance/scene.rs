@@ -6,16 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use mamos_core::agent::state::AgentState;
 use mamos_core::agent::{AgentProfile, AgentRecord, LogStream};
-use mamos_core::auth::RegistrationToken;
+use mamos_core::auth::{PublicKey, RegistrationToken};
 use mamos_core::clock::Timestamp;
 use mamos_core::id::{AgentId, AgentKind, JobId, SessionId, TokenId};
-use mamos_core::job::labels::Selector;
+use mamos_core::job::labels::{Labels, Selector};
 use mamos_core::job::lane::{Lane, LaneId};
 use mamos_core::job::retry::RetryPolicy;
 use mamos_core::job::{CancelRequest, ClaimedJob, Failure, JobRecord, NewJob, Outcome};
 use mamos_core::lease::{Epoch, RunRef, SessionRef, Verdict};
 use mamos_core::store::{
-    Attach, Attached, ClaimGroup, Claimed, EnqueueResult, LogPiece, Report, Reported, RunWrite, Taker,
+    Attach, Attached, ClaimGroup, Claimed, DocumentChange, DocumentFilter, DocumentWrite, EnqueueResult,
+    Expected, LogPiece, PageRequest, Report, Reported, RunWrite, Taker, Written,
 };
 use mamos_core::{JobState, Store};
 
@@ -73,6 +74,8 @@ pub(super) fn token(n: u64, uses: u32) -> RegistrationToken {
         expires_at: at(DAY),
         uses_left: uses,
         agent_kind: None,
+        agent_name: None,
+        labels: Labels::default(),
         created_at: at(0),
     }
 }
@@ -81,6 +84,10 @@ pub(super) fn hash(n: u64) -> [u8; 32] {
     let mut hash = [7; 32];
     hash[..8].copy_from_slice(&n.to_be_bytes());
     hash
+}
+
+pub(super) fn public_key(n: u64) -> PublicKey {
+    PublicKey::from_bytes(hash(1000 + n))
 }
 
 pub(super) fn profile() -> AgentProfile {
@@ -94,7 +101,9 @@ pub(super) fn agent_record(n: u64) -> AgentRecord {
         profile: profile(),
         labels: Default::default(),
         is_draining: false,
-        secret_hash: hash(1000 + n),
+        public_key: public_key(n),
+        instance: None,
+        revocation: None,
         registered_at: at(0),
         changed_at: at(0),
         revision: 1,
@@ -247,6 +256,57 @@ pub(super) fn piece(offset: u64, text: &'static str) -> LogPiece {
 
 pub(super) fn cancel_request() -> CancelRequest {
     CancelRequest::new("no longer needed", 5 * SECOND)
+}
+
+/// A wish to put a document into the collection `notes`.
+pub(super) fn put(key: &str, expected: Expected, value: &'static str) -> DocumentWrite {
+    put_until(key, expected, value, None)
+}
+
+pub(super) fn put_until(
+    key: &str,
+    expected: Expected,
+    value: &'static str,
+    expires_at: Option<Timestamp>,
+) -> DocumentWrite {
+    let change = DocumentChange::Put { value: Bytes::from_static(value.as_bytes()), expires_at };
+    DocumentWrite { collection: "notes".to_owned(), key: key.to_owned(), expected, change }
+}
+
+/// A wish to remove a document of the collection `notes`.
+pub(super) fn remove(key: &str, expected: Expected) -> DocumentWrite {
+    DocumentWrite { change: DocumentChange::Remove, ..put(key, expected, "") }
+}
+
+pub(super) async fn write_documents(
+    store: &Arc<dyn Store>,
+    writes: Vec<DocumentWrite>,
+    now: Timestamp,
+) -> Vec<Written> {
+    let count = writes.len();
+    let answers = store.write_documents(writes, now).await.unwrap();
+    assert_eq!(answers.len(), count, "one answer a write");
+    answers
+}
+
+/// The keys of all pages of a list.
+pub(super) async fn document_keys(
+    store: &Arc<dyn Store>,
+    filter: DocumentFilter,
+    size: u32,
+    now: Timestamp,
+) -> Vec<String> {
+    let (mut keys, mut after) = (Vec::new(), None);
+    for _ in 0..1000 {
+        let page = store.documents(filter.clone(), PageRequest { limit: size, after }, now).await.unwrap();
+        assert!(page.items.len() <= size as usize);
+        keys.extend(page.items.into_iter().map(|document| document.key));
+        after = page.next;
+        if after.is_none() {
+            return keys;
+        }
+    }
+    panic!("the pages do not come to an end");
 }
 
 /// Enqueues the job and brings it into the state.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::id::AgentKind;
+use mamos_core::job::labels::Labels;
 use mamos_core::{ErrorKind, Store};
 
-use super::scene::{DAY, agent_id, agent_record, at, hash, token};
+use super::scene::{DAY, agent_id, agent_record, at, hash, public_key, token};
 
 async fn is_denied(store: &Arc<dyn Store>, secret: u64, agent: u64, now: mamos_core::Timestamp) {
     let error = store.redeem(hash(secret), agent_record(agent), now).await.unwrap_err();
@@ -49,13 +51,13 @@ pub async fn a_repeat_of_a_redeem_takes_no_use(store: &Arc<dyn Store>) {
         assert_eq!(store.redeem(hash(1), agent_record(1), now).await.unwrap().id, agent_id(1));
     }
     assert_eq!(store.tokens().await.unwrap()[0].uses_left, 1);
-    // With another secret it is someone else who names that id.
+    // With another key it is someone else who names that id.
     let mut other = agent_record(1);
-    other.secret_hash = hash(666);
+    other.public_key = public_key(666);
     let error = store.redeem(hash(1), other, at(3)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     let stored = store.agent(&agent_id(1)).await.unwrap().unwrap();
-    assert_eq!(stored.secret_hash, agent_record(1).secret_hash);
+    assert_eq!(stored.public_key, agent_record(1).public_key);
     assert_eq!(store.tokens().await.unwrap()[0].uses_left, 1);
 }
 
@@ -73,13 +75,47 @@ pub async fn a_token_that_does_not_fit_admits_nobody(store: &Arc<dyn Store>) {
     assert_eq!(listed, [of_kind(1, "security"), RegistrationToken { uses_left: 4, ..of_kind(2, "kit") }]);
 }
 
+pub async fn a_token_for_one_name_admits_no_other(store: &Arc<dyn Store>) {
+    let named = |name: &str| {
+        let mut agent = agent_record(1);
+        agent.profile.name = name.to_owned();
+        agent
+    };
+    let wanted = Some("rack 7".to_owned());
+    store.create_token(RegistrationToken { agent_name: wanted, ..token(1, 5) }).await.unwrap();
+    for name in ["", "rack", "rack 77", "Rack 7", "rack 7 "] {
+        let error = store.redeem(hash(1), named(name), at(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{name:?}");
+        assert_eq!(store.agent(&agent_id(1)).await.unwrap(), None, "who is denied is not stored");
+    }
+    assert_eq!(store.redeem(hash(1), named("rack 7"), at(1)).await.unwrap(), named("rack 7"));
+    let listed = store.tokens().await.unwrap();
+    let left = RegistrationToken { agent_name: Some("rack 7".to_owned()), uses_left: 4, ..token(1, 5) };
+    assert_eq!(listed, [left]);
+}
+
+pub async fn a_new_agent_gets_the_labels_of_its_token(store: &Arc<dyn Store>) {
+    let labels = Labels::new([("group", "web"), ("zone", "eu")]).unwrap();
+    store.create_token(RegistrationToken { labels: labels.clone(), ..token(1, 5) }).await.unwrap();
+    assert_eq!(store.tokens().await.unwrap()[0].labels, labels);
+    let mut admitted = store.redeem(hash(1), agent_record(1), at(1)).await.unwrap();
+    assert_eq!(admitted, AgentRecord { labels, ..agent_record(1) });
+    assert_eq!(store.agent(&agent_id(1)).await.unwrap().as_ref(), Some(&admitted));
+    // Later on they are the operator's, whom a repeat does not overrule.
+    admitted.labels = Labels::default();
+    let changed = store.update_agent(admitted, 1, at(2)).await.unwrap();
+    assert_eq!(store.redeem(hash(1), agent_record(1), at(3)).await.unwrap(), changed);
+}
+
 pub async fn the_refusal_does_not_say_why(store: &Arc<dyn Store>) {
     store.create_token(token(1, 1)).await.unwrap();
     let kind = Some(AgentKind::new("security").unwrap());
     store.create_token(RegistrationToken { agent_kind: kind, ..token(2, 1) }).await.unwrap();
+    let name = Some("someone else".to_owned());
+    store.create_token(RegistrationToken { agent_name: name, ..token(3, 1) }).await.unwrap();
     store.redeem(hash(1), agent_record(1), at(1)).await.unwrap();
     let mut messages = Vec::new();
-    for (secret, now) in [(1, at(1)), (2, at(1)), (2, at(2 * DAY)), (404, at(1))] {
+    for (secret, now) in [(1, at(1)), (2, at(1)), (2, at(2 * DAY)), (3, at(1)), (404, at(1))] {
         messages.push(store.redeem(hash(secret), agent_record(9), now).await.unwrap_err().to_string());
     }
     messages.dedup();

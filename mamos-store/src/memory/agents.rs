@@ -50,7 +50,8 @@ impl Agents {
         }
         stored.labels = agent.labels;
         stored.is_draining = agent.is_draining;
-        stored.secret_hash = agent.secret_hash;
+        stored.instance = agent.instance;
+        stored.revocation = agent.revocation;
         stored.state = agent.state;
         stored.revision = revision.saturating_add(1);
         Ok(stored.clone())

@@ -276,6 +276,7 @@ impl Job {
             counters: self.counters,
             timeout: self.spec.timeout,
             deadline: self.spec.deadline,
+            ready_since: self.run_at,
             traceparent: self.spec.traceparent.clone(),
         }
     }

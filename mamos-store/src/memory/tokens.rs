@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
-use mamos_core::id::{AgentKind, TokenId};
+use mamos_core::id::TokenId;
+use mamos_core::job::labels::Labels;
 use mamos_core::{Error, ErrorKind, Result};
 
 /// All tokens; those that are used up too, so that a repeated create does not revive one.
@@ -28,16 +30,23 @@ impl Tokens {
         Ok(())
     }
 
-    /// Takes one use. Gives whether the token admits the agent.
-    pub(super) fn take_use(&mut self, hash: &[u8; 32], kind: &AgentKind, now: Timestamp) -> bool {
-        let Some(token) = self.by_hash.get(hash).and_then(|id| self.table.get_mut(id)) else { return false };
+    /// Takes one use. Gives the labels for the agent, or `None` if the token does not admit it.
+    pub(super) fn take_use(
+        &mut self,
+        hash: &[u8; 32],
+        agent: &AgentRecord,
+        now: Timestamp,
+    ) -> Option<Labels> {
+        let token = self.by_hash.get(hash).and_then(|id| self.table.get_mut(id))?;
         let admits = token.uses_left > 0
             && token.expires_at > now
-            && token.agent_kind.as_ref().is_none_or(|wanted| wanted == kind);
-        if admits {
-            token.uses_left -= 1;
+            && token.agent_kind.as_ref().is_none_or(|wanted| wanted == agent.id.kind())
+            && token.agent_name.as_ref().is_none_or(|wanted| *wanted == agent.profile.name);
+        if !admits {
+            return None;
         }
-        admits
+        token.uses_left -= 1;
+        Some(token.labels.clone())
     }
 
     pub(super) fn revoke(&mut self, id: TokenId) -> bool {

@@ -10,8 +10,8 @@ use serde::Serialize;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
-use super::errors::Fault;
-use super::rows::{self, AGENT_COLUMNS, agent_state_number};
+use super::errors::{Fault, readable};
+use super::rows::{self, AGENT_COLUMNS, agent_state_number, get};
 use super::writer::{Operation, Tx};
 
 /// One agent, or `None`.
@@ -28,7 +28,7 @@ pub(super) async fn read(
     row.as_ref().map(rows::agent).transpose()
 }
 
-/// All agents in the order of their ids, a page at a time.
+/// All agents in the order of their ids, a page at a time. Those that cannot be understood are left out.
 pub(super) async fn page(
     connection: &mut SqliteConnection,
     page: &PageRequest,
@@ -40,27 +40,42 @@ pub(super) async fn page(
         })?),
     };
     // No kind is empty, so every agent comes after this.
-    let (kind, uuid) = after.map_or((String::new(), Vec::new()), |id| {
+    let mut place = after.map_or((String::new(), Vec::new()), |id| {
         (id.kind().as_str().to_owned(), id.uuid().as_bytes().to_vec())
     });
     let limit = page.bounded_limit() as usize;
     let query = format!(
         "SELECT {AGENT_COLUMNS} FROM mamos_agent WHERE (kind, uuid) > (?, ?) ORDER BY kind, uuid LIMIT ?"
     );
-    let query = sqlx::query(AssertSqlSafe(query)).bind(kind).bind(uuid).bind(limit as i64 + 1);
-    let found = query.fetch_all(connection).await?;
-    let items = found.iter().take(limit).map(rows::agent).collect::<Result<Vec<_>, _>>()?;
-    let next = items.last().filter(|_| found.len() > limit).map(|last| Cursor(last.id.to_string()));
-    Ok(Page { items, next })
+    let mut items: Vec<AgentRecord> = Vec::new();
+    loop {
+        let (kind, uuid) = place.clone();
+        let found = sqlx::query(AssertSqlSafe(query.clone())).bind(kind).bind(uuid).bind(limit as i64 + 1);
+        let found = found.fetch_all(&mut *connection).await?;
+        for row in &found {
+            let Some(agent) = readable(rows::agent(row), "agent")? else { continue };
+            if items.len() == limit {
+                let next = items.last().map(|last| Cursor(last.id.to_string()));
+                return Ok(Page { items, next });
+            }
+            items.push(agent);
+        }
+        // Without broken rows one query is enough.
+        let Some(last) = found.last().filter(|_| found.len() > limit) else {
+            return Ok(Page { items, next: None });
+        };
+        place = (get(last, 0)?, get(last, 1)?);
+    }
 }
 
-fn json(value: &impl Serialize) -> Result<String, Fault> {
+pub(super) fn json(value: &impl Serialize) -> Result<String, Fault> {
     serde_json::to_string(value).map_err(|error| rows::corrupt("agent", error))
 }
 
 /// Stores an agent, new or changed.
 pub(super) async fn write(tx: &mut Tx, agent: &AgentRecord) -> Result<(), Fault> {
-    let query = format!("INSERT OR REPLACE INTO mamos_agent ({AGENT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)");
+    let query =
+        format!("INSERT OR REPLACE INTO mamos_agent ({AGENT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)");
     sqlx::query(AssertSqlSafe(query))
         .bind(agent.id.kind().as_str().to_owned())
         .bind(agent.id.uuid().as_bytes().to_vec())
@@ -68,7 +83,10 @@ pub(super) async fn write(tx: &mut Tx, agent: &AgentRecord) -> Result<(), Fault>
         .bind(json(&agent.profile)?)
         .bind(json(&agent.labels)?)
         .bind(i64::from(agent.is_draining))
-        .bind(agent.secret_hash.to_vec())
+        .bind(agent.public_key.as_bytes().to_vec())
+        .bind(agent.instance.map(|instance| instance.as_bytes().to_vec()))
+        .bind(agent.revocation.as_ref().map(|revocation| revocation.at.as_micros()))
+        .bind(agent.revocation.as_ref().map(|revocation| revocation.reason.clone()))
         .bind(agent.registered_at.as_micros())
         .bind(agent.changed_at.as_micros())
         .bind(agent.revision as i64)
@@ -113,7 +131,8 @@ impl Operation for UpdateAgent {
         let agent = AgentRecord {
             labels: self.agent.labels.clone(),
             is_draining: self.agent.is_draining,
-            secret_hash: self.agent.secret_hash,
+            instance: self.agent.instance,
+            revocation: self.agent.revocation.clone(),
             state: self.agent.state,
             revision: self.revision.saturating_add(1),
             ..stored

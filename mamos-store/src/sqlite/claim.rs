@@ -168,6 +168,7 @@ impl Claim {
                 counters: Counters { attempt, crashes, deliveries },
                 timeout: candidate.timeout,
                 deadline: deadline.map(Timestamp::from_micros),
+                ready_since: Timestamp::from_micros(candidate.key.1),
                 traceparent: candidate.traceparent,
             });
         }

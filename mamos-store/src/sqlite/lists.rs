@@ -137,6 +137,7 @@ pub(super) async fn held(
                 counters: record.counters,
                 timeout: record.spec.timeout,
                 deadline: record.spec.deadline,
+                ready_since: record.run_at,
                 traceparent: record.spec.traceparent,
             },
         });

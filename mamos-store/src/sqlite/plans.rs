@@ -8,7 +8,7 @@ use mamos_core::job::{Counters, Outcome};
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use super::claim::plan_of_claim;
-use super::{lists, schema, successes, sweep};
+use super::{documents, lists, schema, successes, sweep};
 
 async fn plan(statement: &str) -> String {
     let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
@@ -45,6 +45,15 @@ async fn ready_lanes_are_found_without_reading_their_jobs() {
     let plan = plan(lists::READY_LANES).await;
     assert!(plan.contains("SEARCH j USING COVERING INDEX mamos_job_ready (lane>?)"), "{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+}
+
+#[tokio::test]
+async fn documents_are_found_and_listed_by_the_index_of_their_keys() {
+    for is_descending in [false, true] {
+        let plan = plan(&documents::page_query(is_descending)).await;
+        assert_uses(&plan, "SEARCH d USING INDEX mamos_document_key (collection=? AND key>? AND key<?)");
+    }
+    assert_uses(&plan(documents::EXPIRED).await, "mamos_document_expiry (expires_at>? AND expires_at<?)");
 }
 
 #[tokio::test]

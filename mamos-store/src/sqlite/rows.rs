@@ -1,14 +1,15 @@
 //! Between rows and nouns. Whatever stands in a row, decoding it gives a value or a fault.
 
+mod records;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mamos_core::agent::LogStream;
 use mamos_core::agent::state::AgentState;
-use mamos_core::agent::{AgentRecord, LogStream};
-use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
-use mamos_core::id::{AgentId, AgentKind, JobId, JobKind, QueueName, SessionId, TokenId};
+use mamos_core::id::{JobId, JobKind, QueueName, SessionId};
 use mamos_core::job::labels::Labels;
 use mamos_core::job::lane::Lane;
 use mamos_core::job::retry::{Backoff, RetryPolicy};
@@ -22,6 +23,10 @@ use sqlx::{Column, Row};
 use uuid::Uuid;
 
 use super::errors::Fault;
+
+pub(super) use self::records::{
+    AGENT_COLUMNS, DOCUMENT_COLUMNS, TOKEN_COLUMNS, agent, document, document_columns, token,
+};
 
 /// The columns of the hot table, in the order in which [`HotJob::decode`] reads them.
 macro_rules! hot_columns {
@@ -230,11 +235,6 @@ pub(super) fn blob(row: &SqliteRow, index: usize) -> Result<Bytes, Fault> {
     Ok(Bytes::from(get::<Vec<u8>>(row, index)?))
 }
 
-fn hash(row: &SqliteRow, index: usize) -> Result<[u8; 32], Fault> {
-    let bytes: &[u8] = get(row, index)?;
-    bytes.try_into().map_err(|error| corrupt("hash", error))
-}
-
 pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
     row: &SqliteRow,
     index: usize,
@@ -362,38 +362,4 @@ pub(super) fn session(row: &SqliteRow) -> Result<(i64, SessionRecord), Fault> {
         end: get::<Option<i64>>(row, 7)?.map(session_end).transpose()?,
     };
     Ok((get(row, 0)?, record))
-}
-
-/// The columns that [`agent`] reads.
-pub(super) const AGENT_COLUMNS: &str =
-    "kind, uuid, state, profile, labels, is_draining, secret_hash, registered_at, changed_at, revision";
-
-pub(super) fn agent(row: &SqliteRow) -> Result<AgentRecord, Fault> {
-    let id = format!("{}-{}", get::<&str>(row, 0)?, uuid(row, 1)?);
-    Ok(AgentRecord {
-        id: id.parse::<AgentId>().map_err(|error| corrupt("agent id", error))?,
-        state: agent_state(get(row, 2)?)?,
-        profile: json(get(row, 3)?, "profile")?,
-        labels: json(get(row, 4)?, "labels")?,
-        is_draining: get::<i64>(row, 5)? != 0,
-        secret_hash: hash(row, 6)?,
-        registered_at: Timestamp::from_micros(get(row, 7)?),
-        changed_at: Timestamp::from_micros(get(row, 8)?),
-        revision: get::<i64>(row, 9)? as u64,
-    })
-}
-
-/// The columns that [`token`] reads.
-pub(super) const TOKEN_COLUMNS: &str = "id, hash, expires_at, uses_left, agent_kind, created_at";
-
-pub(super) fn token(row: &SqliteRow) -> Result<RegistrationToken, Fault> {
-    let kind = get::<Option<&str>>(row, 4)?.map(AgentKind::new).transpose();
-    Ok(RegistrationToken {
-        id: TokenId::from_uuid(uuid(row, 0)?),
-        hash: hash(row, 1)?,
-        expires_at: Timestamp::from_micros(get(row, 2)?),
-        uses_left: small(get(row, 3)?, "uses left")?,
-        agent_kind: kind.map_err(|error| corrupt("agent kind", error))?,
-        created_at: Timestamp::from_micros(get(row, 5)?),
-    })
 }

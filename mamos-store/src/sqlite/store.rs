@@ -13,14 +13,16 @@ use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
 use mamos_core::lease::{RunRef, SessionRef, Verdict};
 use mamos_core::store::{
-    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Enqueued, HeldJob,
-    JobFilter, JobStore, LogPiece, LogStore, Page, PageRequest, QueueRecord, QueueStore, Reported, RunWrite,
-    SessionRecord, SessionStore, Store, Swept, TokenStore,
+    AgentStore, Attach, Attached, CancelVerdict, ChangeVerdict, ClaimGroup, Claimed, Document,
+    DocumentFilter, DocumentStore, DocumentWrite, Enqueued, HeldJob, JobFilter, JobStore, LogPiece, LogStore,
+    Page, PageRequest, QueueRecord, QueueStore, Reported, RunWrite, SessionRecord, SessionStore, Store,
+    Swept, TokenStore, Written,
 };
 use sqlx::Sqlite;
 use sqlx::Transaction;
 
 use super::claim::Claim;
+use super::documents::{PruneDocuments, WriteDocuments};
 use super::enqueue::Enqueue;
 use super::errors::Fault;
 use super::jobs::{Approve, Cancel, Redrive, SetPaused};
@@ -29,7 +31,7 @@ use super::sessions::{AttachAgent, Detach, Renew};
 use super::sweep::{Prune, Sweep};
 use super::tokens::{CreateToken, Redeem, RevokeToken};
 use super::writer::{Mergeable, Operation, Request};
-use super::{SqliteStore, agents, lists, sessions, tokens};
+use super::{SqliteStore, agents, documents, lists, sessions, tokens};
 
 /// Reads within one snapshot. `$reader` is the connection, and `$lanes` the lanes known so far.
 macro_rules! read {
@@ -222,5 +224,32 @@ impl TokenStore for SqliteStore {
 
     async fn revoke_token(&self, id: TokenId) -> Result<bool> {
         self.write(RevokeToken(id)).await
+    }
+}
+
+#[async_trait]
+impl DocumentStore for SqliteStore {
+    async fn document(&self, collection: &str, key: &str, now: Timestamp) -> Result<Option<Document>> {
+        read!(self, "store.document", |reader| documents::read(reader, collection, key, now))
+    }
+
+    async fn write_documents(&self, writes: Vec<DocumentWrite>, now: Timestamp) -> Result<Vec<Written>> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(WriteDocuments { writes, now }).await
+    }
+
+    async fn documents(
+        &self,
+        filter: DocumentFilter,
+        page: PageRequest,
+        now: Timestamp,
+    ) -> Result<Page<Document>> {
+        read!(self, "store.documents", |reader| documents::page(reader, &filter, &page, now))
+    }
+
+    async fn prune_documents(&self, now: Timestamp, limit: u32) -> Result<u32> {
+        self.write(PruneDocuments { now, limit }).await
     }
 }

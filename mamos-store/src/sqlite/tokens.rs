@@ -9,15 +9,19 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use super::agents;
-use super::errors::Fault;
-use super::rows::{self, TOKEN_COLUMNS};
+use super::errors::{Fault, readable};
+use super::rows::{self, TOKEN_COLUMNS, get};
 use super::writer::{Operation, Tx};
 
-/// Every token that has uses left.
+/// Every token that has uses left. Those that cannot be understood are left out.
 pub(super) async fn usable(connection: &mut SqliteConnection) -> Result<Vec<RegistrationToken>, Fault> {
     let query = format!("SELECT {TOKEN_COLUMNS} FROM mamos_token WHERE uses_left > 0 ORDER BY id");
     let found = sqlx::query(AssertSqlSafe(query)).fetch_all(connection).await?;
-    found.iter().map(rows::token).collect()
+    let mut tokens = Vec::with_capacity(found.len());
+    for row in &found {
+        tokens.extend(readable(rows::token(row), "token")?);
+    }
+    Ok(tokens)
 }
 
 /// See [`mamos_core::store::TokenStore::create_token`].
@@ -30,7 +34,7 @@ impl Operation for CreateToken {
     async fn run(&self, tx: &mut Tx) -> Result<(), Fault> {
         let token = &self.0;
         let query = format!(
-            "INSERT INTO mamos_token ({TOKEN_COLUMNS}) VALUES (?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING"
+            "INSERT INTO mamos_token ({TOKEN_COLUMNS}) VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING"
         );
         let stored = sqlx::query(AssertSqlSafe(query))
             .bind(token.id.as_bytes().to_vec())
@@ -38,6 +42,8 @@ impl Operation for CreateToken {
             .bind(token.expires_at.as_micros())
             .bind(i64::from(token.uses_left))
             .bind(token.agent_kind.as_ref().map(|kind| kind.as_str().to_owned()))
+            .bind(token.agent_name.clone())
+            .bind(agents::json(&token.labels)?)
             .bind(token.created_at.as_micros())
             .execute(&mut tx.connection)
             .await;
@@ -64,22 +70,24 @@ impl Operation for Redeem {
     async fn run(&self, tx: &mut Tx) -> Result<AgentRecord, Fault> {
         let denied = Fault::Refused(ErrorKind::Denied, "the token admits no agent; ask for a new one");
         if let Some(known) = agents::read(&mut tx.connection, &self.agent.id).await? {
-            return if known.secret_hash == self.agent.secret_hash { Ok(known) } else { Err(denied) };
+            return if known.public_key == self.agent.public_key { Ok(known) } else { Err(denied) };
         }
         let taken = sqlx::query(
             "UPDATE mamos_token SET uses_left = uses_left - 1 WHERE hash = ? AND uses_left > 0 \
-             AND expires_at > ? AND (agent_kind IS NULL OR agent_kind = ?)",
+             AND expires_at > ? AND (agent_kind IS NULL OR agent_kind = ?) \
+             AND (agent_name IS NULL OR agent_name = ?) RETURNING labels",
         )
         .bind(self.hash.to_vec())
         .bind(self.now.as_micros())
         .bind(self.agent.id.kind().as_str().to_owned())
-        .execute(&mut tx.connection)
+        .bind(self.agent.profile.name.clone())
+        .fetch_optional(&mut tx.connection)
         .await?;
-        if taken.rows_affected() == 0 {
-            return Err(denied);
-        }
-        agents::write(tx, &self.agent).await?;
-        Ok(self.agent.clone())
+        let Some(token) = taken else { return Err(denied) };
+        let labels = rows::json(get(&token, 0)?, "labels")?;
+        let agent = AgentRecord { labels, ..self.agent.clone() };
+        agents::write(tx, &agent).await?;
+        Ok(agent)
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use mamos_core::auth::Principal;
 use mamos_core::job::retry::RetryPolicy;
+use mamos_core::orchestrator::TokenScope;
 use mamos_core::store::{EnqueueResult, JobFilter, PageRequest};
 use mamos_core::whitelist::CommandRequest;
 use mamos_core::{CommandId, JobId, JobState, Orchestrator};
@@ -43,7 +44,8 @@ async fn main() -> anyhow::Result<()> {
         .keep_ended(None)
         .build()?;
     if !files.token().exists() {
-        let (_, token) = orchestrator.create_token(None, 10, Duration::from_secs(3600)).await?;
+        let scope = TokenScope { uses: 10, ..TokenScope::once(Duration::from_secs(3600)) };
+        let (_, token) = orchestrator.create_token(scope).await?;
         let temporary = files.token().with_extension("new");
         std::fs::write(&temporary, token.expose())?;
         std::fs::rename(temporary, files.token())?;

@@ -1,7 +1,7 @@
 //! How the loop comes by a link, what it does with what arrives on it, and how it gives it up.
 
 use futures_util::FutureExt;
-use mamos_core::auth::{Credentials, Secret};
+use mamos_core::auth::Nonce;
 use mamos_core::protocol::{FromAgent, Hello, OLDEST_VERSION, ToAgent, VERSION};
 use mamos_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -17,19 +17,26 @@ impl Driver {
     pub(super) fn connect(&mut self) {
         let profile = self.setup.agent.profile();
         self.slots = profile.slots;
-        let hello = Hello {
-            oldest_version: OLDEST_VERSION,
-            version: VERSION,
-            // Checked when the runtime was built; an empty registration is refused by any orchestrator.
-            credentials: self.setup.credentials.clone().unwrap_or_else(no_credentials),
-            profile,
-            session: self.session,
-            runs: self.ledger.runs(),
-            now: self.setup.clock.now(),
+        self.hellos += 1;
+        let (number, session, runs) = (self.hellos, self.session, self.ledger.runs());
+        let (identity, registration) = (self.keeper.identity(), self.registration.clone());
+        let now = self.setup.clock.now();
+        let introduce = move |nonce: &Nonce| {
+            Box::new(Hello {
+                oldest_version: OLDEST_VERSION,
+                version: VERSION,
+                credentials: identity.credentials(&registration, nonce),
+                profile,
+                instance: identity.instance(),
+                previous: identity.previous(),
+                number,
+                session,
+                runs,
+                now,
+            })
         };
         let connector = self.setup.connector.clone();
-        let identity_file = self.setup.identity_file.clone();
-        let opening = greeting::open(connector, Box::new(hello), identity_file, self.setup.connect_timeout);
+        let opening = greeting::open(connector, introduce, self.setup.connect_timeout);
         self.phase = LinkPhase::Connecting(opening.boxed());
     }
 
@@ -38,14 +45,11 @@ impl Driver {
         tracing::info!(
             agent = %welcome.agent, session = %welcome.session, is_resumed = welcome.is_resumed, "connected"
         );
-        if let Some(credentials) = opened.identity.and_then(|identity| identity.credentials(None)) {
-            self.setup.credentials = Some(credentials);
-        }
+        self.keeper.welcomed(&welcome.agent, welcome.issued);
         if self.session.replace(welcome.session) != Some(welcome.session) {
             self.writer.push(Record::Session(welcome.session), false);
         }
         self.agent = Some(welcome.agent);
-        self.first_welcomed_at.get_or_insert(now);
         self.lease_ttl = welcome.lease_ttl.clamp(INTERVALS.0, INTERVALS.1);
         self.cut_at = None;
         let heartbeat_every = welcome.heartbeat_every.clamp(INTERVALS.0, INTERVALS.1);
@@ -84,16 +88,17 @@ impl Driver {
                     }
                     break;
                 }
-                ToAgent::Superseded if self.may_have_superseded_itself(now) => {
-                    self.has_unanswered_hello = false;
-                    let message = "an earlier hello of this agent arrived late";
-                    self.cut(&Error::new(ErrorKind::Unavailable, "agent.run", message), now);
+                ToAgent::Token { token } => self.keeper.renewed(token),
+                ToAgent::Superseded if !self.was_superseded_lately(now) => {
+                    self.superseded_at = Some(now);
+                    let message = "another program with the identity of this agent took over";
+                    self.cut(&Error::new(ErrorKind::Stale, "agent.run", message), now);
                     break;
                 }
                 message => match self.ledger.receive(message, now, &mut effects) {
                     Ok(Turn::GoOn) => {}
                     Ok(Turn::Superseded) => {
-                        let message = "another process with the identity of this agent took over; \
+                        let message = "another program with the identity of this agent took over twice; \
                                        give each agent an identity of its own";
                         result = Err(Error::new(ErrorKind::Stale, "agent.run", message));
                         break;
@@ -109,11 +114,11 @@ impl Driver {
         result
     }
 
-    /// A `Hello` that arrives late, of this process or of one before it that died, supersedes the link of
-    /// this process. Nobody is at the other end of that link, so there is nothing to give way to.
-    fn may_have_superseded_itself(&self, now: Instant) -> bool {
-        let is_young = |since: Instant| now.duration_since(since) < self.lease_ttl;
-        self.has_unanswered_hello || self.first_welcomed_at.is_some_and(is_young)
+    /// A program that is superseded comes back once and says who it is. If it was copied, the
+    /// orchestrator sees that neither descends from the other, and admits none of them. If it was a hello of
+    /// its own that arrived late, it goes on. Twice within a lease is neither: then it gives way.
+    fn was_superseded_lately(&self, now: Instant) -> bool {
+        self.superseded_at.is_some_and(|at| now.duration_since(at) < self.lease_ttl)
     }
 
     /// The link is of no use any more.
@@ -132,8 +137,4 @@ impl Driver {
         tracing::warn!(%error, ?delay, "no link to the orchestrator; trying again");
         self.phase = LinkPhase::Waiting(now + delay);
     }
-}
-
-fn no_credentials() -> Credentials {
-    Credentials::Registration { token: Secret::new(""), secret: Secret::new("") }
 }

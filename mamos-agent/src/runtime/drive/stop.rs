@@ -38,7 +38,7 @@ impl Driver {
     /// Leaves if it was asked to and nothing is left, or the time is up.
     pub(super) async fn leave(&mut self) -> Option<Stopped> {
         let stop = self.stop.as_ref()?;
-        let is_done = self.ledger.is_idle() && self.writer.is_idle();
+        let is_done = self.ledger.is_idle() && self.writer.is_idle() && self.keeper.is_idle();
         let is_time_up = stop.leave_at.is_some_and(|at| at <= Instant::now());
         if !is_done && !is_time_up {
             return None;

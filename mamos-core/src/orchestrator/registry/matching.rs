@@ -132,6 +132,11 @@ impl Matching {
         is_known
     }
 
+    /// A lane, if it is known.
+    pub(super) fn lane(&self, lane: LaneId) -> Option<&Arc<Lane>> {
+        self.lanes.get(&lane).map(|entry| &entry.lane)
+    }
+
     /// Notes that every known lane of a queue may have ready jobs.
     pub(super) fn queue_ready(&mut self, queue: &QueueName) {
         let lanes = self.lanes.values().filter(|entry| entry.lane.queue() == queue);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::agents;
 use super::super::engine::Engine;
 use super::super::outbox::Outbox;
 use super::super::registry::{Held, NewLink};
@@ -11,7 +12,9 @@ use super::super::settle;
 use super::{FAREWELL_WITHIN, Session};
 use crate::agent::state::AgentState;
 use crate::agent::{AgentProfile, AgentRecord};
-use crate::auth::{Admitted, Credentials};
+use crate::audit::AuditEntry;
+use crate::auth::{Admission, Admitted, Challenge};
+use crate::clock::Timestamp;
 use crate::event::What;
 use crate::id::{AgentId, SessionId};
 use crate::lease::{RunRef, SessionRef};
@@ -29,9 +32,14 @@ const MAX_KNOWN_RUNS: usize = 200_000;
 
 /// The handshake: who is it, may it work, and what does it hold?
 pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
-    let hello = tokio::time::timeout(HELLO_WITHIN, first_message(link))
+    let challenge = Challenge { nonce: engine.nonce(), sent_at: engine.now() };
+    let introduced = async {
+        link.send(vec![ToAgent::Challenge { nonce: challenge.nonce }]).await?;
+        first_message(link).await
+    };
+    let hello = tokio::time::timeout(HELLO_WITHIN, introduced)
         .await
-        .map_err(|_| Error::new(ErrorKind::Denied, "session.open", "no hello within 10 s"))??;
+        .map_err(|_| Error::new(ErrorKind::Unavailable, "session.open", "no hello within 10 s"))??;
     let version = protocol::negotiate(hello.oldest_version, hello.version)?;
     hello.profile.check()?;
     if hello.runs.len() > MAX_KNOWN_RUNS {
@@ -43,23 +51,23 @@ pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
     }
     let now = engine.now();
     let off = now.since(hello.now).max(hello.now.since(now));
-    let Admitted { agent, issued } =
-        engine.authenticator.admit(&hello.credentials, &hello.profile, now).await.map_err(undecided)?;
+    let admitted = admit(engine, &hello, &challenge, now).await?;
+    let agent = admitted.agent;
     if off > CLOCK_TOLERANCE {
         // A warning only: nothing depends on an agent's clock.
         tracing::warn!(target: "mamos::session", agent_id = %agent, ?off, "the clock of an agent is off");
     }
-    if matches!(hello.credentials, Credentials::Registration { .. }) {
+    if admitted.is_new {
         engine.tell(What::AgentRegistered { agent: agent.clone() });
     }
     // From here on nothing is sent on an earlier link of this agent: what it does not name in its hello
     // and was claimed for it before, it never got.
-    supersede(engine, &agent, hello.session);
+    supersede(engine, &agent, &hello)?;
     let attached = attach(engine, &agent, &hello).await.map_err(undecided)?;
     let welcome = Welcome {
         version,
         agent: agent.clone(),
-        issued,
+        issued: admitted.issued,
         session: attached.session.id,
         is_resumed: attached.is_resumed,
         heartbeat_every: engine.settings.heartbeat_every,
@@ -67,7 +75,7 @@ pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
     };
     let is_resumed = attached.is_resumed;
     let session = attached.session;
-    let outbox = enter(engine, &agent, hello, attached, welcome).await?;
+    let outbox = enter(engine, &agent, hello, attached, welcome, admitted.renew_at).await?;
     engine.tell(What::AgentConnected { agent: agent.clone(), session: session.id, is_resumed });
     tracing::info!(target: "mamos::session", agent_id = %agent, peer = link.peer(), is_resumed, "an agent connected");
     Ok(Session { session, agent, outbox })
@@ -90,18 +98,46 @@ async fn first_message(link: &AgentLink) -> Result<Hello> {
     }
 }
 
-/// Ends earlier links of the agent. One of another session belongs to another process: that one must
-/// not come back.
-fn supersede(engine: &Engine, agent: &AgentId, resumes: Option<SessionId>) {
-    let mut registry = engine.registry();
-    let earlier: Vec<SessionRef> =
-        registry.links().filter(|link| link.agent == *agent).map(|link| link.session).collect();
-    for session in earlier {
-        if let Some(link) = registry.disconnect(session) {
-            let is_same_process = resumes == Some(session.id);
-            link.outbox.close((!is_same_process).then_some(ToAgent::Superseded));
+async fn admit(engine: &Engine, hello: &Hello, challenge: &Challenge, now: Timestamp) -> Result<Admitted> {
+    match engine.authenticator.admit(hello, challenge, now).await.map_err(undecided)? {
+        Admission::Admitted(admitted) => Ok(admitted),
+        Admission::Copied(agent) => {
+            engine.tell(What::IdentityCopied { agent: agent.clone() });
+            let reason = "two programs showed its identity: it was copied";
+            agents::revoke(engine, &agent, reason).await.map_err(undecided)?;
+            let entry = AuditEntry {
+                detail: reason.to_owned(),
+                ..AuditEntry::done("orchestrator", "agent.revoke", agent.to_string())
+            };
+            if let Err(error) = engine.audit.append(vec![entry], now).await {
+                tracing::error!(target: "mamos::audit", %error, agent_id = %agent, "a revocation is not on record");
+            }
+            let message = format!("{reason}; register a new agent with a key of its own");
+            Err(Error::new(ErrorKind::Denied, "session.open", message))
         }
     }
+}
+
+/// Ends an earlier link of the agent. One of another session belongs to another process: that one must
+/// not come back.
+///
+/// A hello that was sent before the one of the current link changes nothing.
+fn supersede(engine: &Engine, agent: &AgentId, hello: &Hello) -> Result<()> {
+    let mut registry = engine.registry();
+    let Some(earlier) = registry.link_of(agent) else { return Ok(()) };
+    if earlier.instance == hello.instance && earlier.hello_number > hello.number {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "session.open",
+            "a later hello of this agent has come",
+        ));
+    }
+    let session = earlier.session;
+    if let Some(link) = registry.disconnect(session) {
+        let is_same_process = hello.session == Some(session.id);
+        link.outbox.close((!is_same_process).then_some(ToAgent::Superseded));
+    }
+    Ok(())
 }
 
 async fn attach(engine: &Engine, agent: &AgentId, hello: &Hello) -> Result<Attached> {
@@ -125,6 +161,7 @@ async fn enter(
     hello: Hello,
     attached: Attached,
     welcome: Welcome,
+    renew_at: Option<Timestamp>,
 ) -> Result<Arc<Outbox>> {
     let record = agent_record(engine, agent).await?;
     let now = engine.now();
@@ -142,6 +179,9 @@ async fn enter(
         profile: hello.profile,
         is_draining: record.is_draining,
         held: attached.held.iter().map(held).collect(),
+        instance: hello.instance,
+        hello_number: hello.number,
+        renew_at,
         now,
     };
     {
@@ -179,9 +219,13 @@ async fn catch_up(
     outbox: &Outbox,
 ) -> Result<()> {
     let record = agent_record(engine, agent).await?;
-    if record.state == AgentState::Decommissioned {
+    let dismissed = if record.state == AgentState::Decommissioned {
+        Some("this agent was decommissioned; register it as a new one".to_owned())
+    } else {
+        record.revocation.map(|revocation| agents::revoked_message(&revocation))
+    };
+    if let Some(message) = dismissed {
         engine.store.detach(session, engine.now()).await.map_err(undecided)?;
-        let message = "this agent was decommissioned; register it as a new one";
         return Err(Error::new(ErrorKind::Denied, "session.open", message));
     }
     if record.is_draining {
@@ -214,7 +258,16 @@ async fn catch_up(
 fn held(job: &HeldJob) -> (RunRef, Held) {
     let claimed = &job.claimed;
     let bytes = u32::try_from(claimed.payload.len()).unwrap_or(u32::MAX);
-    (claimed.run, Held { epoch: claimed.run.epoch, lane: claimed.lane, is_started: job.is_started, bytes })
+    (
+        claimed.run,
+        Held {
+            epoch: claimed.run.epoch,
+            lane: claimed.lane,
+            is_started: job.is_started,
+            started_at: None,
+            bytes,
+        },
+    )
 }
 
 async fn agent_record(engine: &Engine, agent: &AgentId) -> Result<AgentRecord> {
@@ -255,6 +308,9 @@ pub(super) async fn refuse(engine: &Engine, link: &AgentLink, error: Error) {
         return;
     }
     tracing::warn!(target: "mamos::session", peer, reason, "a peer was refused");
+    if error.kind() == ErrorKind::Denied {
+        link.note_refused();
+    }
     let is_final = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed);
     let refused = ToAgent::Refused { is_final, message: error.message().to_owned() };
     // Whoever does not read does not learn why.

@@ -99,7 +99,7 @@ impl<'t, 'v> CommandReader<'_, 't, 'v> {
     /// `None` if something is missing; a fault then says what.
     fn read(mut self) -> Option<Command> {
         self.reader.only(self.table, &self.subject, COMMAND_KEYS);
-        self.text_of("description", 1024);
+        let description = self.text_of("description", 1024).map(|(_, text, _)| text).unwrap_or_default();
         let parameters = self.parameters();
         let arguments = self.arguments();
         let working_directory = self.working_directory();
@@ -112,6 +112,7 @@ impl<'t, 'v> CommandReader<'_, 't, 'v> {
         let parameters =
             parameters.into_iter().filter_map(|(name, (_, parameter))| Some((name, parameter?))).collect();
         Some(Command {
+            description,
             program,
             arguments: arguments.into_iter().map(|(_, template)| template).collect(),
             working_directory,

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use super::{Policy, PolicyErrors, ProgramError, ProgramFacts, Programs, UncheckedPrograms};
 use crate::auth::Principal;
 use crate::id::CommandId;
-use crate::whitelist::{CommandRequest, Denial, DenialCode, PathArgument, Permit, Reloadable, Whitelist};
+use crate::whitelist::{
+    CommandRequest, Denial, DenialCode, ParameterRule, PathArgument, Permit, Reloadable, Whitelist,
+};
 
 const DISK_USAGE: &str = r#"
 version = 1
@@ -34,6 +36,22 @@ fn ask(policy: &Policy, parameters: &[(&str, &str)]) -> Result<Permit, Denial> {
     let request = CommandRequest::new(CommandId::new("disk-usage").unwrap());
     let request = parameters.iter().fold(request, |request, (name, value)| request.with(*name, *value));
     policy.permit(&request, &Principal::new("user:bob", ["operator"]))
+}
+
+#[test]
+fn people_are_told_what_to_fill_in_and_not_what_runs() {
+    let text = DISK_USAGE.replacen("program =", "description = \"How full a file system is\"\nprogram =", 1);
+    let policy = Reloadable::new(parse(&text).unwrap());
+    let told = policy.describe(&CommandId::new("disk-usage").unwrap()).unwrap();
+    assert_eq!(told.description, "How full a file system is");
+    assert_eq!((told.roles, told.principals), (vec!["operator".to_owned()], vec!["user:ann".to_owned()]));
+    assert_eq!(told.timeout.as_secs(), 60);
+    let [kind, path] = &told.parameters[..] else { panic!("{:?}", told.parameters) };
+    assert_eq!(kind.rule, ParameterRule::Enum { values: vec!["ext4".to_owned(), "xfs".to_owned()] });
+    assert_eq!(kind.default, None);
+    assert_eq!((path.name.as_str(), path.rule.as_str()), ("path", "path"));
+    assert_eq!(path.default.as_deref(), Some("/var"));
+    assert_eq!(policy.describe(&CommandId::new("other").unwrap()), None);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::{MAX_PATTERN_BYTES, MAX_VALUE_BYTES};
 use crate::job::labels::Labels;
+use crate::whitelist::ParameterRule;
 
 /// A compiled pattern may take this much memory: enough for `\w{1,64}` in Unicode, far below what hurts.
 const MAX_PATTERN_MEMORY: usize = 2 << 20;
@@ -15,6 +16,9 @@ const MAX_PATTERN_MEMORY: usize = 2 << 20;
 /// A parameter of a command.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Parameter {
+    /// For people: nothing that is permitted depends on it.
+    #[serde(skip)]
+    pub(super) description: String,
     #[serde(flatten)]
     pub(super) kind: ParameterType,
     pub(super) default: Option<String>,
@@ -132,6 +136,19 @@ impl ParameterType {
             Self::Label => Labels::new([("value", value)]).map(drop).map_err(|_| {
                 "is not a label; write at most 256 of letters, digits and . _ / - : @ +".to_owned()
             }),
+        }
+    }
+
+    /// What people are told about it.
+    pub(super) fn describe(&self) -> ParameterRule {
+        match self {
+            Self::Integer { min, max } => ParameterRule::Integer { min: *min, max: *max },
+            Self::Enum { values } => ParameterRule::Enum { values: values.iter().cloned().collect() },
+            Self::String { pattern, max_bytes } => {
+                ParameterRule::String { pattern: pattern.text.clone(), max_bytes: *max_bytes }
+            }
+            Self::Path { roots } => ParameterRule::Path { roots: roots.iter().cloned().collect() },
+            Self::Label => ParameterRule::Label,
         }
     }
 

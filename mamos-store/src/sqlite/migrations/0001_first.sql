@@ -129,7 +129,10 @@ CREATE TABLE mamos_agent (
     profile       TEXT NOT NULL,
     labels        TEXT NOT NULL,
     is_draining   INTEGER NOT NULL,
-    secret_hash   BLOB NOT NULL,
+    public_key    BLOB NOT NULL,
+    instance      BLOB,
+    revoked_at    INTEGER,
+    revoked_why   TEXT,
     registered_at INTEGER NOT NULL,
     changed_at    INTEGER NOT NULL,
     revision      INTEGER NOT NULL,
@@ -142,5 +145,20 @@ CREATE TABLE mamos_token (
     expires_at INTEGER NOT NULL,
     uses_left  INTEGER NOT NULL,
     agent_kind TEXT,
+    agent_name TEXT,
+    labels     TEXT NOT NULL,
     created_at INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- The key is a blob, because keys sort by their bytes, whatever the encoding of the file. With a rowid,
+-- because values may be large.
+CREATE TABLE mamos_document (
+    no         INTEGER PRIMARY KEY,
+    collection TEXT NOT NULL,
+    key        BLOB NOT NULL,
+    revision   INTEGER NOT NULL,
+    value      BLOB NOT NULL,
+    expires_at INTEGER
+);
+CREATE UNIQUE INDEX mamos_document_key ON mamos_document (collection, key);
+CREATE INDEX mamos_document_expiry ON mamos_document (expires_at) WHERE expires_at IS NOT NULL;

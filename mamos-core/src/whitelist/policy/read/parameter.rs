@@ -48,15 +48,16 @@ pub(super) fn read_parameter<'t>(
     let common = ["type", "description", "default", "allow_dash", "allow_at"];
     let known: Vec<&str> = common.into_iter().chain(own.iter().copied()).collect();
     reader.only(table, subject, &known);
-    if let Some(value) = table.get("description") {
-        reader.text(value, &join(subject, "description"), 1024);
-    }
+    let description = table.get("description");
+    let description = description
+        .and_then(|value| reader.text(value, &join(subject, "description"), 1024))
+        .unwrap_or_default();
     let mut flag = |name: &str| {
         table.get(name).and_then(|value| reader.bool(value, &join(subject, name))).unwrap_or(false)
     };
     let (allow_dash, allow_at) = (flag("allow_dash"), flag("allow_at"));
     let kind = read_type(reader, key, table, subject, &type_name, allow_dash)?;
-    let mut parameter = Parameter { kind, default: None, allow_dash, allow_at };
+    let mut parameter = Parameter { description, kind, default: None, allow_dash, allow_at };
     check_listed_values(reader, table, subject, &parameter);
     if let Some(value) = table.get("default") {
         let subject = join(subject, "default");

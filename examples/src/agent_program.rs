@@ -1,0 +1,45 @@
+//! `mamos-agent`: runs whitelisted commands on a machine.
+//!
+//! - `settings.rs`: what can be set; `cli.rs`: the command line, whose flags are settings too.
+//! - `connect.rs`: the address of the orchestrator becomes a connector.
+//! - `run.rs`: runs until a signal. `register.rs`: fills the state directory. `check.rs`: says what would
+//!   happen. `service.rs`: the systemd unit.
+
+mod check;
+mod cli;
+mod connect;
+mod register;
+mod run;
+mod service;
+mod settings;
+
+use std::process::ExitCode;
+
+pub use self::cli::Cli;
+use self::cli::Order;
+use crate::config::Loaded;
+use crate::program::{Ending, Trouble, complain};
+
+/// Does what the command line says, and gives the exit code: see [`Cli`].
+pub async fn main(cli: Cli) -> ExitCode {
+    let ending = obey(cli).await.unwrap_or_else(|trouble| {
+        complain("mamos-agent", &trouble);
+        trouble.ending
+    });
+    ending.into()
+}
+
+async fn obey(cli: Cli) -> Result<Ending, Trouble> {
+    let Cli { flags, order } = cli;
+    // The unit is made from what it is given, on whatever machine.
+    if let Order::Service(order) = order {
+        return service::run(order);
+    }
+    let Loaded { settings, file } = settings::load(&flags)?;
+    match order {
+        Order::Run => run::run(settings, file).await,
+        Order::Register(order) => register::run(settings, order).await,
+        Order::Check(order) => check::run(settings, file, order).await,
+        Order::Service(_) => Ok(Ending::Usage),
+    }
+}

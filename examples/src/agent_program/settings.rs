@@ -1,0 +1,117 @@
+//! What can be set. `docs/operating.md` has the table.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mamos_core::AgentKind;
+use mamos_core::auth::Secret;
+use mamos_core::job::labels::Labels;
+use serde::Deserialize;
+
+use super::cli::Flags;
+use crate::config::{self, Loaded, Sources};
+use crate::program::{Trouble, state_directory};
+
+/// The settings of an agent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Settings {
+    /// Where the orchestrator is; every order but `service` needs it.
+    pub(super) server: Option<String>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) pin: Option<String>,
+    pub(super) allow_plain_text: bool,
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) slots: u32,
+    pub(super) state_directory: Option<PathBuf>,
+    pub(super) whitelist: Option<PathBuf>,
+    pub(super) registration_token: Option<Secret>,
+    pub(super) log: String,
+    pub(super) report_load: bool,
+    #[serde(with = "config::duration")]
+    pub(super) drain_timeout: Duration,
+    /// How long a command that must stop may take to end by itself.
+    #[serde(with = "config::duration")]
+    pub(super) stop_grace: Duration,
+    pub(super) when_cut_off: WhenCutOff,
+}
+
+/// What becomes of running commands when their lease ran out because the link is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WhenCutOff {
+    KeepRunning,
+    Stop,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let slots = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            server: None,
+            ca: None,
+            pin: None,
+            allow_plain_text: false,
+            name,
+            kind: "agent".to_owned(),
+            labels: BTreeMap::new(),
+            slots: u32::try_from(slots).unwrap_or(1),
+            state_directory: None,
+            whitelist: None,
+            registration_token: None,
+            log: "info".to_owned(),
+            report_load: true,
+            drain_timeout: Duration::from_secs(30),
+            stop_grace: Duration::from_secs(5),
+            when_cut_off: WhenCutOff::KeepRunning,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn kind(&self) -> Result<AgentKind, Trouble> {
+        AgentKind::new(self.kind.as_str()).map_err(|error| Trouble::usage(format!("`kind`: {error}")))
+    }
+
+    pub(super) fn labels(&self) -> Result<Labels, Trouble> {
+        Labels::try_from(self.labels.clone()).map_err(|error| Trouble::usage(format!("`labels`: {error}")))
+    }
+
+    /// Where the identity and the journal are kept: as set, as systemd says, or where such things belong.
+    pub(super) fn state_directory(&self) -> Result<PathBuf, Trouble> {
+        state_directory("mamos-agent", self.state_directory.clone())
+    }
+}
+
+/// Reads the settings from flags, the environment and the file.
+pub(super) fn load(flags: &Flags) -> Result<Loaded<Settings>, Trouble> {
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let own = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
+    let places = own.map(|own| own.join("mamos")).into_iter().chain([PathBuf::from("/etc/mamos")]);
+    let usual = places.flat_map(|place| ["toml", "yaml"].map(|ending| place.join(format!("agent.{ending}"))));
+    let sources = Sources::new()
+        .file(flags.config.clone())
+        .usual_files(usual)
+        .environment()
+        .secret("registration_token")
+        .flag("--server", "server", flags.server.as_ref())
+        .flag("--ca", "ca", flags.ca.as_ref())
+        .flag("--pin", "pin", flags.pin.as_ref())
+        .flag("--allow-plain-text", "allow_plain_text", flags.allow_plain_text)
+        .flag("--name", "name", flags.name.as_ref())
+        .flag("--kind", "kind", flags.kind.as_ref())
+        .flag_pairs("--label", "labels", &flags.labels)
+        .flag("--slots", "slots", flags.slots)
+        .flag("--state-directory", "state_directory", flags.state_directory.as_ref())
+        .flag("--whitelist", "whitelist", flags.whitelist.as_ref())
+        .flag("--registration-token", "registration_token", flags.registration_token.as_ref())
+        .flag("--registration-token-file", "registration_token_file", flags.registration_token_file.as_ref())
+        .flag("--log", "log", flags.log.as_ref())
+        .flag("--report-load", "report_load", flags.report_load)
+        .flag("--drain-timeout", "drain_timeout", flags.drain_timeout.as_ref());
+    Ok(config::load("agent", &sources)?)
+}

@@ -1,0 +1,6 @@
+//! Tokens of agents and the audit log, over a store in memory.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod audit;
+mod tokens;
