@@ -17,14 +17,18 @@ use proptest::sample::{Index, select};
 /// What agents really say.
 const REAL: [&str; 6] = [
     r#"{"messages":[{"hello":{"oldest_version":1,"version":1,
-        "credentials":{"registration":{"token":"mamos_reg_1","secret":"0123456789abcdef0123456789abcdef"}},
+        "credentials":{"registration":{"token":"mamos_reg_1","key":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            "proof":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}},
         "profile":{"kind":"worker","name":"rack-7","labels":{"zone":"eu"},"kinds":["mail.send","x"],"slots":4,
             "version":"1.0"},
-        "session":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+        "instance":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f","previous":"017f22e2-79b0-7cc3-98c4-dc0c0c07398a",
+        "number":3,"session":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
         "runs":[{"job":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f","epoch":2}],"now":1732160000000000}}]}"#,
     r#"{"messages":[{"hello":{"oldest_version":1,"version":3,
-        "credentials":{"agent":{"id":"worker-017f22e2-79b0-7cc3-98c4-dc0c0c07398f","secret":"s"}},
-        "profile":{"kind":"worker","name":"","labels":{},"kinds":[],"slots":1,"version":""},"now":0}}]}"#,
+        "credentials":{"agent":{"token":"a.b.c",
+            "proof":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}},
+        "profile":{"kind":"worker","name":"","labels":{},"kinds":[],"slots":1,"version":""},
+        "instance":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f","number":1,"now":0}}]}"#,
     r#"{"seq":7,"ack":3,"messages":[{"reports":{"first":1,"reports":[
         {"run":{"job":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f","epoch":2},"event":"started"},
         {"run":{"job":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f","epoch":2},

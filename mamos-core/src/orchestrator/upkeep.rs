@@ -26,6 +26,11 @@ const SWEEP_LIMIT: u32 = 1000;
 const PRUNE_LIMIT: u32 = 1000;
 /// How many sessions are adopted at once after a start.
 const ADOPT_AT_ONCE: usize = 64;
+/// Renewals wait this long for others, at most a hundredth of the lease: two thirds of it are still left, and
+/// ten thousand agents that beat cost a few transactions a second instead of a thousand.
+const RENEW_GATHER: Duration = Duration::from_millis(250);
+/// The most sessions that are renewed at once.
+const MAX_RENEWALS: usize = 4096;
 /// No two sweeps follow each other faster, however often something falls due.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
@@ -168,7 +173,10 @@ async fn prune(engine: &Engine, now: Timestamp) -> Result<()> {
 pub(crate) async fn renew(engine: Arc<Engine>, mut requests: mpsc::Receiver<SessionRef>) {
     while let Some(first) = requests.recv().await {
         let mut batch = BTreeMap::from([(first.id, first)]);
-        while let Ok(next) = requests.try_recv() {
+        let end = tokio::time::Instant::now() + RENEW_GATHER.min(engine.settings.lease_ttl / 100);
+        while batch.len() < MAX_RENEWALS
+            && let Ok(Some(next)) = tokio::time::timeout_at(end, requests.recv()).await
+        {
             batch.insert(next.id, next);
         }
         let sessions: Vec<SessionRef> = batch.into_values().collect();
