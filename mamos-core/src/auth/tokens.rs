@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::keys::{KeyPair, PublicKey};
 use super::{Issued, Secret};
@@ -158,7 +159,8 @@ pub struct SigningKeys {
 struct Known {
     /// Those that retire first, then by age: the last one signs.
     keys: Vec<Arc<SigningKey>>,
-    read_at: Option<Timestamp>,
+    /// When the last look at the store began.
+    read_at: Option<Instant>,
 }
 
 struct SigningKey {
@@ -300,28 +302,28 @@ impl SigningKeys {
     }
 
     async fn find(&self, id: &str, now: Timestamp) -> Result<Option<Arc<SigningKey>>> {
+        let arrived = Instant::now();
         let found = |known: &Known| {
             known.keys.iter().find(|key| key.id == id && !key.is_retired(now)).map(Arc::clone)
         };
-        let is_fresh =
-            |known: &Known| known.read_at.is_some_and(|at| now.since(at) < RELOAD_EVERY && at <= now);
-        {
-            let known = self.known();
-            if let Some(key) = found(&known) {
-                return Ok(Some(key));
-            }
-            if is_fresh(&known) {
-                return Ok(None);
-            }
+        if let Some(key) = found(&self.known()) {
+            return Ok(Some(key));
         }
+        // Another orchestrator may have made it since the keys were read. All who wait here are answered by
+        // one look at the store that begins after they came.
         let _one = self.reading.lock().await;
-        if !is_fresh(&self.known()) {
+        let read_at = self.known().read_at;
+        if read_at.is_none_or(|at| at < arrived) {
+            if let Some(at) = read_at {
+                tokio::time::sleep_until(at + RELOAD_EVERY).await;
+            }
             self.load(now).await?;
         }
         Ok(found(&self.known()))
     }
 
     async fn load(&self, now: Timestamp) -> Result<()> {
+        let read_at = Some(Instant::now());
         let filter =
             DocumentFilter { collection: COLLECTION.to_owned(), prefix: String::new(), is_descending: false };
         let page = self.store.documents(filter, PageRequest::first(MAX_KEYS), now).await?;
@@ -335,7 +337,7 @@ impl SigningKeys {
             }
         }
         keys.sort_by_key(|key| (key.retires_at.is_none(), key.created_at));
-        *self.known() = Known { keys, read_at: Some(now) };
+        *self.known() = Known { keys, read_at };
         Ok(())
     }
 
