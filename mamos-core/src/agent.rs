@@ -222,7 +222,7 @@ pub struct AgentRecord {
     pub revocation: Option<Revocation>,
     /// When it was admitted.
     pub registered_at: Timestamp,
-    /// When it last opened, resumed, closed or lost a session.
+    /// When it last opened, resumed, closed or lost a session, or began another life.
     pub changed_at: Timestamp,
     /// Grows with every change, so that two edits do not overwrite each other.
     pub revision: u64,

@@ -28,6 +28,7 @@ mod session;
 mod settings;
 mod settle;
 mod stats;
+mod throttle;
 mod upkeep;
 mod waiters;
 

@@ -33,6 +33,9 @@ pub const MAX_MESSAGES: usize = 65_536;
 /// The largest piece of a log in one message, in bytes.
 pub const MAX_LOG_PIECE_BYTES: usize = 64 * 1024;
 
+/// How much of what a parser says about a bad frame is kept, in bytes.
+const MAX_COMPLAINT_BYTES: usize = 256;
+
 /// What a frame carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +86,10 @@ impl<M: DeserializeOwned> Envelope<M> {
     pub fn decode(encoding: Encoding, bytes: &[u8]) -> Result<Self> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
             let message = "not a frame of the protocol; is the other side a MAMOS of a like version?";
-            Error::new(ErrorKind::Corrupt, "frame.decode", message).with_source(source)
+            // The parser repeats what it did not know, which may be megabytes.
+            let mut said = source.to_string();
+            said.truncate(said.floor_char_boundary(MAX_COMPLAINT_BYTES));
+            Error::new(ErrorKind::Corrupt, "frame.decode", message).with_source(said)
         };
         let envelope: Self = match encoding {
             Encoding::Binary => rmp_serde::from_slice(bytes).map_err(|error| failed(error.into()))?,

@@ -188,7 +188,8 @@ pub trait AgentStore: Send + Sync + 'static {
 
     /// Stores a changed agent if it still has the given revision; the stored one is `revision + 1`.
     ///
-    /// Only the labels, draining, instance, revocation and state are taken; all else stays.
+    /// Only the labels, draining, instance, revocation and state are taken; all else stays, but for
+    /// [`changed_at`](AgentRecord::changed_at) when the instance is another.
     ///
     /// # Errors
     ///
@@ -207,7 +208,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// transaction, so that a token with one use admits one agent, however many try at once.
     ///
     /// A repeat with the same agent id and public key, after an answer was lost, answers the agent
-    /// again and takes no use. A new agent gets the [labels](RegistrationToken::labels) of the token.
+    /// again and takes no use, as long as the token has not expired. A new agent gets the [labels](RegistrationToken::labels) of the token.
     ///
     /// # Errors
     ///

@@ -229,8 +229,8 @@ impl AgentStore for MemoryStore {
         self.state().agents.page(&page)
     }
 
-    async fn update_agent(&self, agent: AgentRecord, revision: u64, _now: Timestamp) -> Result<AgentRecord> {
-        self.state().agents.update(agent, revision)
+    async fn update_agent(&self, agent: AgentRecord, revision: u64, now: Timestamp) -> Result<AgentRecord> {
+        self.state().agents.update(agent, revision, now)
     }
 }
 
@@ -247,7 +247,7 @@ impl TokenStore for MemoryStore {
             Error::new(ErrorKind::Denied, "store.redeem", message)
         };
         if let Some(known) = state.agents.get(&agent.id) {
-            let is_repeat = known.public_key == agent.public_key;
+            let is_repeat = known.public_key == agent.public_key && state.tokens.is_good(&hash, now);
             return if is_repeat { Ok(known.clone()) } else { Err(denied()) };
         }
         let labels = state.tokens.take_use(&hash, &agent, now).ok_or_else(denied)?;

@@ -313,7 +313,7 @@ impl SigningKeys {
         // one look at the store that begins after they came.
         let _one = self.reading.lock().await;
         let read_at = self.known().read_at;
-        if read_at.is_none_or(|at| at < arrived) {
+        if read_at.is_none_or(|at| at <= arrived) {
             if let Some(at) = read_at {
                 tokio::time::sleep_until(at + RELOAD_EVERY).await;
             }

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::event::What;
 use crate::id::{AgentId, AgentKind, SessionId, TokenId};
 use crate::job::labels::Labels;
+use crate::lease::SessionRef;
 use crate::protocol::ToAgent;
 use crate::store::{Page, PageRequest};
 use crate::{Error, ErrorKind, Result};
@@ -263,8 +264,8 @@ impl Orchestrator {
         })
         .await?;
         let message = "this agent was decommissioned; register it as a new one".to_owned();
-        dismiss(&self.engine, id, message).await?;
         self.engine.tell(What::AgentChanged { agent: id.clone() });
+        dismiss(&self.engine, id, message).await;
         Ok(agent)
     }
 }
@@ -281,11 +282,11 @@ pub(crate) async fn revoke(engine: &Engine, id: &AgentId, reason: &str) -> Resul
         Ok(())
     })
     .await?;
-    if let Some(revocation) = &agent.revocation {
-        dismiss(engine, id, revoked_message(revocation)).await?;
-    }
     tracing::warn!(target: "mamos::agents", agent_id = %id, reason, "an agent was revoked");
-    engine.tell(What::AgentRevoked { agent: id.clone(), reason: reason.to_owned() });
+    if let Some(revocation) = &agent.revocation {
+        engine.tell(What::AgentRevoked { agent: id.clone(), reason: revocation.reason.clone() });
+        dismiss(engine, id, revoked_message(revocation)).await;
+    }
     Ok(agent)
 }
 
@@ -297,14 +298,30 @@ pub(crate) fn revoked_message(revocation: &Revocation) -> String {
     )
 }
 
-/// Ends the link and the session of an agent for good, and gives back what it held.
-async fn dismiss(engine: &Engine, id: &AgentId, message: String) -> Result<()> {
-    let session = session::dismiss(engine, id, ToAgent::Refused { is_final: true, message });
-    if let Some(session) = session {
-        engine.store.detach(session, engine.now()).await?;
-        super::upkeep::learn_lanes(engine).await?;
+/// Ends the link and the session of an agent for good, and gives back what it held. The deed is done
+/// already: what fails here is left to the lease to run out.
+async fn dismiss(engine: &Engine, id: &AgentId, message: String) {
+    let linked = session::dismiss(engine, id, ToAgent::Refused { is_final: true, message });
+    let done = async {
+        // Between two links here, or at another orchestrator, which then ends its link.
+        let open = match linked {
+            Some(session) => Some(session),
+            None => open_session(engine, id).await?,
+        };
+        if let Some(session) = open {
+            engine.store.detach(session, engine.now()).await?;
+            super::upkeep::learn_lanes(engine).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(target: "mamos::agents", agent_id = %id, %error, "what it held is given back when its lease is over");
     }
-    Ok(())
+}
+
+async fn open_session(engine: &Engine, id: &AgentId) -> Result<Option<SessionRef>> {
+    let open = engine.store.sessions().await?;
+    Ok(open.into_iter().find(|session| session.agent == *id).map(|session| session.session))
 }
 
 async fn edit(

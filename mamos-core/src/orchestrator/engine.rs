@@ -16,6 +16,7 @@ use super::events::EventHub;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::stats::{Call, Measured, Tally};
+use super::throttle::Throttle;
 use super::waiters::Waiters;
 use crate::audit::AuditLog;
 use crate::auth::{Authenticator, Nonce, SigningKeys};
@@ -55,6 +56,8 @@ pub(crate) struct Engine {
     pub(crate) report_room: Arc<Semaphore>,
     /// Nothing new is claimed while this is set.
     pub(crate) is_draining: AtomicBool,
+    /// How often refusals are told.
+    pub(crate) refusals: Throttle,
     /// An agent holds one run less.
     pub(crate) given_up: Notify,
     /// Work for the sweep: something is due earlier than it thinks.
@@ -103,6 +106,7 @@ impl Engine {
             claiming: tokio::sync::Mutex::default(),
             report_room: Arc::new(Semaphore::new(super::settle::ROOM_KIB as usize)),
             is_draining: AtomicBool::new(false),
+            refusals: Throttle::default(),
             given_up: Notify::new(),
             due: Due { at: Mutex::new(Timestamp::EPOCH), earlier: Notify::new() },
             accepting: AtomicUsize::new(0),

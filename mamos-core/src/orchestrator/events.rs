@@ -13,8 +13,8 @@ use crate::job::lane::Lane;
 
 /// How many events are kept for watchers that are slow or come back.
 const MAX_EVENTS: usize = 8192;
-/// How much of what runs print is kept in them, in bytes.
-const MAX_LOG_BYTES: usize = 8 * 1024 * 1024;
+/// How much text is kept in them, in bytes: mostly what runs print.
+const MAX_TEXT_BYTES: usize = 8 * 1024 * 1024;
 /// How many events a watcher takes at once.
 const BATCH: usize = 256;
 
@@ -42,23 +42,27 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Ring {
     events: VecDeque<Arc<Event>>,
-    log_bytes: usize,
+    text_bytes: usize,
 }
 
 impl Ring {
     fn push(&mut self, event: Arc<Event>) {
-        self.log_bytes += log_bytes(&event);
+        self.text_bytes += text_bytes(&event);
         self.events.push_back(event);
-        while self.events.len() > MAX_EVENTS || self.log_bytes > MAX_LOG_BYTES {
+        while self.events.len() > MAX_EVENTS || self.text_bytes > MAX_TEXT_BYTES {
             let Some(oldest) = self.events.pop_front() else { return };
-            self.log_bytes -= log_bytes(&oldest);
+            self.text_bytes -= text_bytes(&oldest);
         }
     }
 }
 
-fn log_bytes(event: &Event) -> usize {
+/// The part of an event that has no fixed size: what a run printed, or why something happened.
+fn text_bytes(event: &Event) -> usize {
     match &event.what {
         What::JobLog { piece, .. } => piece.bytes.len(),
+        What::JobProgress { progress, .. } => progress.note.len(),
+        What::AgentRefused { reason, peer } => reason.len() + peer.len(),
+        What::AgentDisconnected { reason, .. } | What::AgentRevoked { reason, .. } => reason.len(),
         _ => 0,
     }
 }
@@ -211,7 +215,9 @@ impl EventStream {
             self.seen = last;
             return (missed > 0).then_some(missed);
         };
-        self.batch.extend(ring.events.range(start..).take(BATCH).cloned());
+        // A batch ends where numbers jump: what was told while nobody watched is missed, not passed over.
+        let follows = ring.events.range(start..).zip(first..).take_while(|(event, seq)| event.seq == *seq);
+        self.batch.extend(follows.take(BATCH).map(|(event, _)| Arc::clone(event)));
         let missed = first - next;
         self.seen = self.batch.back().map_or(self.seen, |event| event.seq);
         (missed > 0).then_some(missed)
@@ -284,11 +290,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hole_in_the_middle_is_missed_too() {
+        let hub = EventHub::default();
+        let early = hub.watch();
+        hub.tell(Timestamp::EPOCH, changed());
+        drop(early);
+        hub.tell(Timestamp::EPOCH, changed());
+        let _late = hub.watch();
+        hub.tell(Timestamp::EPOCH, changed());
+        let mut stream = hub.watch_after(0);
+        assert_eq!(seq(stream.try_next()), 1);
+        assert_eq!(stream.try_next(), Some(Seen::Missed(1)));
+        assert_eq!(seq(stream.try_next()), 3);
+    }
+
+    #[tokio::test]
     async fn logs_are_kept_within_their_bytes() {
         let hub = EventHub::default();
         let mut stream = hub.watch();
         let run = RunRef { job: JobId::from_key("a"), epoch: Epoch::from_number(1) };
-        let bytes = Bytes::from(vec![0; MAX_LOG_BYTES / 4]);
+        let bytes = Bytes::from(vec![0; MAX_TEXT_BYTES / 4]);
         for offset in 0..6 {
             let piece = LogPiece { offset, stream: LogStream::Stdout, bytes: bytes.clone() };
             hub.tell(Timestamp::EPOCH, What::JobLog { run, piece });

@@ -50,6 +50,8 @@ pub(crate) struct Link {
     pub(crate) prefetch: u32,
     pub(crate) is_draining: bool,
     pub(crate) is_suspect: bool,
+    /// Since when it is here.
+    pub(crate) entered_at: Timestamp,
     pub(crate) heard_at: Timestamp,
     pub(crate) renewed_at: Timestamp,
     pub(crate) loads: LoadHistory,
@@ -160,6 +162,7 @@ impl Registry {
             prefetch: new.prefetch,
             is_draining: new.is_draining,
             is_suspect: false,
+            entered_at: new.now,
             heard_at: new.now,
             renewed_at: new.now,
             loads: LoadHistory::default(),

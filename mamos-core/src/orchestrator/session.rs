@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::engine::Engine;
 use super::outbox::Outbox;
@@ -27,6 +27,11 @@ use crate::{Error, ErrorKind, Result};
 const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
 /// When a token could not be renewed, it is tried again this much later.
 const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// The longest name of an operating system, in bytes.
+const MAX_OS_BYTES: usize = 256;
+/// How many strangers may introduce themselves at once; the others wait to be accepted. Bounds what they can
+/// make this process remember before it knows them.
+const MAX_STRANGERS: usize = 1024;
 /// How often a goodbye is written down before it is left to the lease to run out.
 const GOODBYE_TRIES: u32 = 5;
 
@@ -42,9 +47,11 @@ pub(crate) struct Inlets {
 pub(crate) async fn accept(engine: Arc<Engine>, listener: Arc<dyn Listener>, inlets: Inlets) {
     let _accepting = Accepting::begin(&engine);
     let room = Arc::new(Semaphore::new(engine.settings.max_connections));
+    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     let mut failures = 0;
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(stranger) = Arc::clone(&strangers).acquire_owned().await else { return };
         let accepted = tokio::select! {
             biased;
             () = engine.stopping.cancelled() => return,
@@ -55,7 +62,7 @@ pub(crate) async fn accept(engine: Arc<Engine>, listener: Arc<dyn Listener>, inl
                 failures = 0;
                 let (serving, inlets) = (Arc::clone(&engine), inlets.clone());
                 engine.spawn(engine.tasks.track_future(async move {
-                    serve(serving, connection, inlets).await;
+                    serve(serving, connection, inlets, stranger).await;
                     drop(place);
                 }));
             }
@@ -86,13 +93,19 @@ impl Drop for Accepting {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(engine: Arc<Engine>, connection: Arc<dyn Connection>, inlets: Inlets) {
+async fn serve(
+    engine: Arc<Engine>,
+    connection: Arc<dyn Connection>,
+    inlets: Inlets,
+    stranger: OwnedSemaphorePermit,
+) {
     let link = AgentLink::new(connection);
     let welcomed = tokio::select! {
         biased;
         () = engine.stopping.cancelled() => Err(Error::new(ErrorKind::Closed, "session.open", "the orchestrator stops")),
         welcomed = handshake::open(&engine, &link) => welcomed,
     };
+    drop(stranger);
     match welcomed {
         Ok(session) => {
             let reason = session.run(&engine, &link, &inlets).await;
@@ -252,7 +265,8 @@ impl Session {
             }
             FromAgent::Heartbeat { load } => {
                 self.outbox.echo();
-                if let Some(load) = load {
+                if let Some(mut load) = load {
+                    load.os.truncate(load.os.floor_char_boundary(MAX_OS_BYTES));
                     let now = engine.now();
                     engine.registry().change(self.session, |link| link.loads.push(now, *load));
                 }
@@ -346,7 +360,8 @@ impl Session {
                     tracing::warn!(target: "mamos::session", %error, "the next sweep looks again");
                 }
             }
-            End::Cut(reason) => {
+            End::Cut(mut reason) => {
+                reason.truncate(reason.floor_char_boundary(handshake::MAX_REASON_BYTES));
                 if was_current {
                     tracing::info!(target: "mamos::session", agent_id = %agent, reason, "an agent's link ended");
                 }

@@ -52,7 +52,8 @@ async fn a_registration_token_admits_one_agent_and_trying_again_with_the_same_ke
     let scene = Scene::new();
     let papers = scene.papers("a").await;
     let first = TestAgent::connect(&scene.connector, hello(papers.clone())).await;
-    let again = TestAgent::connect(&scene.connector, hello(papers.clone())).await;
+    let again = Papers { number: 2, ..papers.clone() };
+    let again = TestAgent::connect(&scene.connector, hello(again)).await;
     assert_eq!(first.welcome.agent, again.welcome.agent);
     let expected = AgentId::from_public_key("test".parse().unwrap(), papers.pair.public_key().as_bytes());
     assert_eq!(first.welcome.agent, expected);
@@ -212,7 +213,8 @@ async fn lives_that_follow_each_other_are_one_agent() {
     let second = first.papers.next_life("a2");
     let agent = TestAgent::connect(&scene.connector, hello(second.clone())).await;
     assert_eq!(agent.welcome.agent, id);
-    // It died before it noted the welcome, and says the same again.
+    // It died before it noted the welcome, and goes on with the same life; it counts from a higher number.
+    let second = Papers { number: 1_000_001, ..second };
     let agent = TestAgent::connect(&scene.connector, hello(second)).await;
     let third = agent.papers.next_life("a3");
     TestAgent::connect(&scene.connector, hello(third)).await;
@@ -280,6 +282,76 @@ async fn a_hello_that_arrives_late_changes_nothing() {
     let run = agent.jobs(1).await[0].run;
     agent.succeed(run, "2").await;
     assert_eq!(handle.wait().await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_goes_on_with_the_same_life_is_noticed_however_high_it_counts() {
+    let scene = Scene::new();
+    let original = scene.agent("a", 1).await;
+    let id = original.welcome.agent.clone();
+    let mut stolen = hello(original.papers.clone());
+    (stolen.number, stolen.session) = (u64::MAX, Some(original.session()));
+    let mut thief = TestAgent::connect(&scene.connector, stolen).await;
+    pass(Duration::from_millis(1)).await;
+    let mut honest = hello(original.papers.clone());
+    honest.session = Some(original.session());
+    assert!(refused(&scene, honest).await.contains("copied"));
+    thief.expect(|message| is_refusal(&message, "copied").then_some(())).await;
+    assert!(scene.orchestrator.agent(&id).await.unwrap().revocation.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_of_a_life_that_ended_meanwhile_is_late_and_no_copy() {
+    let scene = Scene::new();
+    let first = scene.agent("a", 1).await;
+    let id = first.welcome.agent.clone();
+    // The first life says hello once more, is killed, and its hello takes its time.
+    let late = hello(first.papers.clone());
+    let link = OrchestratorLink::new(scene.connector.connect().await.unwrap());
+    let nonce = challenge(&link).await;
+    pass(Duration::from_millis(1)).await;
+    let next = TestAgent::connect(&scene.connector, hello(first.papers.clone().next_life("a2"))).await;
+    next.link.close().await;
+    pass(Duration::from_millis(1)).await;
+    late.say(&link, late.papers.credentials(&nonce)).await;
+    let answer = link.receive().await.unwrap().unwrap().remove(0);
+    assert!(matches!(answer, ToAgent::Refused { is_final: false, .. }), "{answer:?}");
+    assert_eq!(scene.orchestrator.agent(&id).await.unwrap().revocation, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_is_repeated_only_with_the_token_that_admitted() {
+    let scene = Scene::new();
+    let papers = scene.papers("a").await;
+    TestAgent::connect(&scene.connector, hello(papers.clone())).await;
+    let other = Papers { token: Secret::new("mamos_reg_of_my_own"), ..papers.clone() };
+    refused(&scene, hello(other)).await;
+    pass(2 * TTL).await;
+    refused(&scene, hello(papers)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stranger_says_is_repeated_in_short() {
+    let scene = Scene::new();
+    let mut events = scene.orchestrator.events();
+    let name = "x".repeat(4 << 20);
+    for bytes in [format!(r#"{{"{name}":1}}"#), format!(r#"{{"messages":["{name}"]}}"#)] {
+        let connection = scene.connector.connect().await.unwrap();
+        connection.send(mamos_core::transport::Frame::text(bytes)).await.unwrap();
+        while let Ok(Some(_)) = connection.receive().await {}
+        let Some(Seen::Event(event)) = events.next().await else { panic!("missed events") };
+        let What::AgentRefused { reason, .. } = &event.what else { panic!("{event:?}") };
+        assert!(reason.len() <= 512, "{}", reason.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joining_agent_is_on_record() {
+    let scene = Scene::new();
+    let id = scene.agent("a", 1).await.welcome.agent.to_string();
+    let filter = AuditFilter { action: Some("agent.register".to_owned()), ..AuditFilter::default() };
+    let records = scene.orchestrator.audit().list(&filter, PageRequest::default(), scene.clock.now()).await;
+    assert_eq!(records.unwrap().items[0].entry.target, id);
 }
 
 #[tokio::test(start_paused = true)]

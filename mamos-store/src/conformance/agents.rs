@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mamos_core::agent::Revocation;
+use mamos_core::agent::{AgentRecord, Revocation};
 use mamos_core::agent::state::AgentState;
 use mamos_core::id::InstanceId;
 use mamos_core::job::labels::Labels;
@@ -33,8 +33,12 @@ pub async fn an_update_takes_what_operators_decide_and_nothing_else(store: &Arc<
     sent.changed_at = at(78);
     let updated = store.update_agent(sent, before.revision, at(9)).await.unwrap();
     wanted.revision = before.revision + 1;
+    // Another life is a change of its session; the rest is not.
+    wanted.changed_at = at(9);
     assert_eq!(updated, wanted);
-    assert_eq!(store.agent(&agent_id(1)).await.unwrap(), Some(wanted));
+    let again = store.update_agent(wanted.clone(), wanted.revision, at(10)).await.unwrap();
+    assert_eq!(again, AgentRecord { revision: wanted.revision + 1, ..wanted });
+    assert_eq!(store.agent(&agent_id(1)).await.unwrap(), Some(again));
 }
 
 pub async fn an_update_of_an_older_revision_is_refused(store: &Arc<dyn Store>) {

@@ -47,10 +47,15 @@ pub async fn a_token_with_one_use_admits_one_of_many_at_once(store: &Arc<dyn Sto
 
 pub async fn a_repeat_of_a_redeem_takes_no_use(store: &Arc<dyn Store>) {
     store.create_token(token(1, 2)).await.unwrap();
-    for now in [at(1), at(2), at(DAY + 1)] {
+    for now in [at(1), at(2), at(DAY) - super::scene::SECOND] {
         assert_eq!(store.redeem(hash(1), agent_record(1), now).await.unwrap().id, agent_id(1));
     }
     assert_eq!(store.tokens().await.unwrap()[0].uses_left, 1);
+    // A token that is over, or that there never was, is no repeat of anything.
+    for (secret, now) in [(1, at(DAY)), (404, at(1))] {
+        let error = store.redeem(hash(secret), agent_record(1), now).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+    }
     // With another key it is someone else who names that id.
     let mut other = agent_record(1);
     other.public_key = public_key(666);

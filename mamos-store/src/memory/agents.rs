@@ -38,7 +38,12 @@ impl Agents {
         Ok(Page { items, next })
     }
 
-    pub(super) fn update(&mut self, agent: AgentRecord, revision: u64) -> Result<AgentRecord> {
+    pub(super) fn update(
+        &mut self,
+        agent: AgentRecord,
+        revision: u64,
+        now: Timestamp,
+    ) -> Result<AgentRecord> {
         let operation = "store.update_agent";
         let stored = self
             .table
@@ -50,7 +55,10 @@ impl Agents {
         }
         stored.labels = agent.labels;
         stored.is_draining = agent.is_draining;
-        stored.instance = agent.instance;
+        if stored.instance != agent.instance {
+            stored.instance = agent.instance;
+            stored.changed_at = now;
+        }
         stored.revocation = agent.revocation;
         stored.state = agent.state;
         stored.revision = revision.saturating_add(1);

@@ -49,6 +49,12 @@ impl Tokens {
         Some(token.labels.clone())
     }
 
+    /// Is it one of ours, and not over? It may be used up: whom it admitted may ask again.
+    pub(super) fn is_good(&self, hash: &[u8; 32], now: Timestamp) -> bool {
+        let token = self.by_hash.get(hash).and_then(|id| self.table.get(id));
+        token.is_some_and(|token| token.expires_at > now)
+    }
+
     pub(super) fn revoke(&mut self, id: TokenId) -> bool {
         self.table.get_mut(&id).is_some_and(|token| std::mem::take(&mut token.uses_left) > 0)
     }

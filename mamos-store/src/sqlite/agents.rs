@@ -115,6 +115,7 @@ impl Tx {
 pub(super) struct UpdateAgent {
     pub(super) agent: AgentRecord,
     pub(super) revision: u64,
+    pub(super) now: Timestamp,
 }
 
 impl Operation for UpdateAgent {
@@ -128,7 +129,9 @@ impl Operation for UpdateAgent {
         if stored.revision != self.revision {
             return Err(Fault::Refused(ErrorKind::Conflict, "someone else changed the agent; read it again"));
         }
+        let is_other_life = stored.instance != self.agent.instance;
         let agent = AgentRecord {
+            changed_at: if is_other_life { self.now } else { stored.changed_at },
             labels: self.agent.labels.clone(),
             is_draining: self.agent.is_draining,
             instance: self.agent.instance,

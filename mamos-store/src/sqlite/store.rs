@@ -202,9 +202,7 @@ impl AgentStore for SqliteStore {
     }
 
     async fn update_agent(&self, agent: AgentRecord, revision: u64, now: Timestamp) -> Result<AgentRecord> {
-        // Editing an agent is no change of its session, which is what `changed_at` tells.
-        let _ = now;
-        self.write(agents::UpdateAgent { agent, revision }).await
+        self.write(agents::UpdateAgent { agent, revision, now }).await
     }
 }
 

@@ -23,6 +23,8 @@ use crate::protocol::{self, FromAgent, Hello, ToAgent, Welcome};
 use crate::store::{Attach, Attached, HeldJob};
 use crate::{Error, ErrorKind, Result};
 
+/// The longest reason of a refusal or of the end of a link, in bytes.
+pub(super) const MAX_REASON_BYTES: usize = 512;
 /// A stranger has this long to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A clock that is off by more than this is worth a warning.
@@ -59,10 +61,14 @@ pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
     }
     if admitted.is_new {
         engine.tell(What::AgentRegistered { agent: agent.clone() });
+        let mut entry = AuditEntry::done(format!("agent:{agent}"), "agent.register", agent.to_string());
+        entry.peer = link.peer();
+        record(engine, entry, now).await;
     }
+    link.note_admitted();
     // From here on nothing is sent on an earlier link of this agent: what it does not name in its hello
     // and was claimed for it before, it never got.
-    supersede(engine, &agent, &hello)?;
+    supersede(engine, &agent, &hello);
     let attached = attach(engine, &agent, &hello).await.map_err(undecided)?;
     let welcome = Welcome {
         version,
@@ -100,44 +106,71 @@ async fn first_message(link: &AgentLink) -> Result<Hello> {
 
 async fn admit(engine: &Engine, hello: &Hello, challenge: &Challenge, now: Timestamp) -> Result<Admitted> {
     match engine.authenticator.admit(hello, challenge, now).await.map_err(undecided)? {
-        Admission::Admitted(admitted) => Ok(admitted),
-        Admission::Copied(agent) => {
-            engine.tell(What::IdentityCopied { agent: agent.clone() });
-            let reason = "two programs showed its identity: it was copied";
-            agents::revoke(engine, &agent, reason).await.map_err(undecided)?;
-            let entry = AuditEntry {
-                detail: reason.to_owned(),
-                ..AuditEntry::done("orchestrator", "agent.revoke", agent.to_string())
-            };
-            if let Err(error) = engine.audit.append(vec![entry], now).await {
-                tracing::error!(target: "mamos::audit", %error, agent_id = %agent, "a revocation is not on record");
+        Admission::Admitted(admitted) => match standing(engine, &admitted.agent, hello, challenge) {
+            Standing::Next => Ok(admitted),
+            Standing::Late => {
+                let message = "a later hello of this agent has come";
+                Err(Error::new(ErrorKind::Unavailable, "session.open", message))
             }
-            let message = format!("{reason}; register a new agent with a key of its own");
-            Err(Error::new(ErrorKind::Denied, "session.open", message))
+            Standing::Copied => Err(lock_out(engine, &admitted.agent, now).await),
+        },
+        Admission::Copied(agent) => Err(lock_out(engine, &agent, now).await),
+    }
+}
+
+/// How a hello stands to the link that its agent has.
+enum Standing {
+    /// It is the next one.
+    Next,
+    /// It was sent before, and took its time.
+    Late,
+    /// A program that counts its hellos cannot have sent it: another one has the same life.
+    Copied,
+}
+
+fn standing(engine: &Engine, agent: &AgentId, hello: &Hello, challenge: &Challenge) -> Standing {
+    let registry = engine.registry();
+    match registry.link_of(agent) {
+        Some(link) if link.instance == hello.instance && link.hello_number >= hello.number => {
+            if challenge.sent_at > link.entered_at { Standing::Copied } else { Standing::Late }
         }
+        _ => Standing::Next,
+    }
+}
+
+/// An identity was copied, and it cannot be told which one is the copy: neither may go on.
+async fn lock_out(engine: &Engine, agent: &AgentId, now: Timestamp) -> Error {
+    let reason = "two programs showed its identity: it was copied";
+    engine.tell(What::IdentityCopied { agent: agent.clone() });
+    if let Err(error) = agents::revoke(engine, agent, reason).await {
+        return undecided(error);
+    }
+    let entry = AuditEntry {
+        detail: reason.to_owned(),
+        ..AuditEntry::done("orchestrator", "agent.revoke", agent.to_string())
+    };
+    record(engine, entry, now).await;
+    let message = format!("{reason}; register a new agent with a key of its own");
+    Error::new(ErrorKind::Denied, "session.open", message)
+}
+
+/// Writes to the audit log what the engine decided itself.
+async fn record(engine: &Engine, entry: AuditEntry, now: Timestamp) {
+    let action = entry.action.clone();
+    if let Err(error) = engine.audit.append(vec![entry], now).await {
+        tracing::error!(target: "mamos::audit", %error, action, "what was decided is not on record");
     }
 }
 
 /// Ends an earlier link of the agent. One of another session belongs to another process: that one must
 /// not come back.
-///
-/// A hello that was sent before the one of the current link changes nothing.
-fn supersede(engine: &Engine, agent: &AgentId, hello: &Hello) -> Result<()> {
+fn supersede(engine: &Engine, agent: &AgentId, hello: &Hello) {
     let mut registry = engine.registry();
-    let Some(earlier) = registry.link_of(agent) else { return Ok(()) };
-    if earlier.instance == hello.instance && earlier.hello_number > hello.number {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "session.open",
-            "a later hello of this agent has come",
-        ));
-    }
-    let session = earlier.session;
+    let Some(session) = registry.link_of(agent).map(|link| link.session) else { return };
     if let Some(link) = registry.disconnect(session) {
         let is_same_process = hello.session == Some(session.id);
         link.outbox.close((!is_same_process).then_some(ToAgent::Superseded));
     }
-    Ok(())
 }
 
 async fn attach(engine: &Engine, agent: &AgentId, hello: &Hello) -> Result<Attached> {
@@ -222,14 +255,20 @@ async fn catch_up(
     let dismissed = if record.state == AgentState::Decommissioned {
         Some("this agent was decommissioned; register it as a new one".to_owned())
     } else {
-        record.revocation.map(|revocation| agents::revoked_message(&revocation))
+        record.revocation.as_ref().map(agents::revoked_message)
     };
     if let Some(message) = dismissed {
         engine.store.detach(session, engine.now()).await.map_err(undecided)?;
         return Err(Error::new(ErrorKind::Denied, "session.open", message));
     }
+    {
+        let mut registry = engine.registry();
+        if registry.link(session.id).is_some_and(|link| link.labels != record.effective_labels()) {
+            registry.relabel(agent, record.effective_labels());
+        }
+        registry.change(session, |link| link.is_draining = record.is_draining);
+    }
     if record.is_draining {
-        engine.registry().change(session, |link| link.is_draining = true);
         outbox.order(ToAgent::Drain);
     }
     if attached.is_empty() {
@@ -303,17 +342,22 @@ fn prefetch(engine: &Engine, profile: &AgentProfile) -> u32 {
 }
 
 pub(super) async fn refuse(engine: &Engine, link: &AgentLink, error: Error) {
-    let (peer, reason) = (link.peer(), error.to_string());
+    let (peer, mut reason) = (link.peer(), error.to_string());
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
     if error.kind() == ErrorKind::Closed {
         return;
     }
     tracing::warn!(target: "mamos::session", peer, reason, "a peer was refused");
-    if error.kind() == ErrorKind::Denied {
+    // What is the peer's own fault: neither a doubt here nor a slow road.
+    if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed) {
         link.note_refused();
     }
     let is_final = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed);
     let refused = ToAgent::Refused { is_final, message: error.message().to_owned() };
     // Whoever does not read does not learn why.
     let _ = tokio::time::timeout(FAREWELL_WITHIN, link.send(vec![refused])).await;
-    engine.tell(What::AgentRefused { peer, reason });
+    // Strangers cannot push everything else out of the events that are kept.
+    if engine.refusals.admits(engine.now()) {
+        engine.tell(What::AgentRefused { peer, reason });
+    }
 }
