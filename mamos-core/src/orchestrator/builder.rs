@@ -112,7 +112,7 @@ impl Builder {
     }
 
     /// The longest time between two looks for due work. What is known to be due is done in time without
-    /// it. Default: 1 s.
+    /// it. Never longer than a quarter of the lease. Default: 1 s.
     pub fn sweep_every(mut self, sweep_every: Duration) -> Self {
         self.settings.sweep_every = sweep_every;
         self

@@ -34,7 +34,8 @@ const MAX_RENEWALS: usize = 4096;
 /// No two sweeps follow each other faster, however often something falls due.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
-/// Sweeps when something is due, and at the latest every `sweep_every`, until the orchestrator stops.
+/// Sweeps when something is due, and at the latest every `sweep_every` or quarter of a lease, until the
+/// orchestrator stops.
 pub(crate) async fn run(engine: Arc<Engine>) {
     let mut failures = 0;
     let mut tended_at = Timestamp::EPOCH;
@@ -89,7 +90,9 @@ async fn rest(engine: &Engine) -> bool {
         () = engine.stopping.cancelled() => return false,
         () = tokio::time::sleep(pause) => {}
     }
-    let longest = tokio::time::Instant::now() + engine.settings.sweep_every;
+    // Well before a sweep would think that it had been away: then no short lease would ever run out.
+    let longest = engine.settings.sweep_every.min(engine.settings.lease_ttl / 4);
+    let longest = tokio::time::Instant::now() + longest;
     loop {
         let earlier = engine.due.earlier.notified();
         let left = engine.due.at().since(engine.now());
