@@ -1,7 +1,7 @@
 //! An agent in another language, written from `docs/protocol.md`: what the document promises must be enough
 //! for it. Needs `python3`, 3.11 or later, and fails without.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use mamos_core::job::AttemptEnd;
 use mamos_core::lease::{Epoch, RunRef};
 use mamos_core::orchestrator::{Builder, EventStream, JobHandle, Seen, TokenScope};
 use mamos_core::{JobId, JobKind, JobState, Orchestrator};
-use mamos_http::{AGENT_LINK_PATH, AgentEndpoint, Server};
+use mamos_http::serve::ServerBuilder;
+use mamos_http::{AGENT_LINK_PATH, AgentEndpoint, Server, Tls};
 use mamos_store::MemoryStore;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 /// Far longer than anything here takes, for machines that do much else.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// An orchestrator that is served.
 struct Serving {
     orchestrator: Orchestrator,
@@ -39,13 +42,13 @@ struct Serving {
 impl Serving {
     async fn begin(
         store: &Arc<MemoryStore>,
-        address: SocketAddr,
+        server: ServerBuilder,
         adjust: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let (listener, route) = AgentEndpoint::new().split();
         let builder = Orchestrator::builder(store.clone()).listener(listener);
         let orchestrator = adjust(builder).build().unwrap();
-        let server = Server::builder(address).bind().await.unwrap();
+        let server = server.bind().await.unwrap();
         let address = server.address();
         let stopping = CancellationToken::new();
         let (running, stop) = (orchestrator.clone(), stopping.clone().cancelled_owned());
@@ -61,6 +64,14 @@ impl Serving {
             timeout(PATIENCE, task).await.expect("it stops in time").unwrap();
         }
         self.address
+    }
+
+    /// A file with a registration token.
+    async fn token_file(&self, folder: &Path) -> PathBuf {
+        let (_, token) = self.orchestrator.create_token(TokenScope::once(10 * PATIENCE)).await.unwrap();
+        let file = folder.join("token");
+        std::fs::write(&file, token.expose()).unwrap();
+        file
     }
 
     async fn enqueue(&self, kind: &str, arguments: &Value) -> JobHandle<Value> {
@@ -93,13 +104,18 @@ struct Python {
 
 impl Python {
     fn start(address: SocketAddr, identity: &Path, token_file: Option<&Path>) -> Self {
+        Self::start_with(&format!("ws://{address}"), identity, token_file, None)
+    }
+
+    fn start_with(url: &str, identity: &Path, token_file: Option<&Path>, authority: Option<&Path>) -> Self {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("python_agent/agent.py");
         let mut command = Command::new("python3");
         // Its byte code is not kept beside its sources.
-        command.arg("-B").arg(program).arg("--url").arg(format!("ws://{address}"));
-        command.arg("--identity").arg(identity);
-        if let Some(token_file) = token_file {
-            command.arg("--registration-token-file").arg(token_file);
+        command.arg("-B").arg(program).args(["--url", url, "--identity"]).arg(identity);
+        for (option, file) in [("--registration-token-file", token_file), ("--ca-file", authority)] {
+            if let Some(file) = file {
+                command.arg(option).arg(file);
+            }
         }
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn();
         let mut child = spawned.expect("this test runs an agent in Python; install python3, 3.11 or later");
@@ -144,11 +160,9 @@ struct Scene {
 impl Scene {
     async fn new(adjust: impl FnOnce(Builder) -> Builder) -> Self {
         let store = Arc::new(MemoryStore::new());
-        let serving = Serving::begin(&store, ([127, 0, 0, 1], 0).into(), adjust).await;
+        let serving = Serving::begin(&store, Server::builder(ANY_PORT), adjust).await;
         let folder = tempfile::tempdir().unwrap();
-        let (_, token) = serving.orchestrator.create_token(TokenScope::once(PATIENCE)).await.unwrap();
-        let token_file = folder.path().join("token");
-        std::fs::write(&token_file, token.expose()).unwrap();
+        let token_file = serving.token_file(folder.path()).await;
         let identity = folder.path().join("identity.json");
         let mut agent = Python::start(serving.address, &identity, Some(&token_file));
         let welcome = agent.tells("welcomed").await;
@@ -298,7 +312,7 @@ async fn it_comes_back_to_a_restarted_orchestrator_with_its_session_and_its_job(
 
     let address = scene.serving.stop().await;
     scene.agent.tells("cut").await;
-    scene.serving = Serving::begin(&scene.store, address, |builder| builder).await;
+    scene.serving = Serving::begin(&scene.store, Server::builder(address), |builder| builder).await;
     let welcome = scene.agent.tells("welcomed").await;
     assert_eq!((&welcome["is_resumed"], &welcome["runs"]), (&json!(true), &json!(1)));
     assert_eq!(welcome["session"], scene.welcome["session"]);
@@ -379,4 +393,30 @@ async fn it_stops_a_cancelled_job_and_leaves_when_it_is_drained() {
     until(&mut events, |what| matches!(what, What::AgentStopped { .. })).await;
     assert_eq!(scene.agent.exit_code().await, Some(0));
     assert_eq!(job.record().await.unwrap().state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn it_shows_nothing_to_an_orchestrator_that_it_has_no_reason_to_trust() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(file("cert.pem"), certified.cert.pem()).unwrap();
+    std::fs::write(file("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+    let tls = Tls::from_files(file("cert.pem"), file("key.pem")).unwrap();
+    let store = Arc::new(MemoryStore::new());
+    let server = Server::builder(ANY_PORT).tls(tls);
+    let serving = Serving::begin(&store, server, |builder| builder).await;
+    let token = serving.token_file(folder.path()).await;
+    let url = format!("wss://localhost:{}", serving.address.port());
+
+    let mut wary = Python::start_with(&url, &file("wary.json"), Some(&token), None);
+    let cut = wary.tells("cut").await;
+    assert!(cut["why"].as_str().unwrap().contains("certificate verify failed"), "{cut}");
+    drop(wary);
+    let certificate = file("cert.pem");
+    let mut agent = Python::start_with(&url, &file("agent.json"), Some(&token), Some(&certificate));
+    agent.tells("welcomed").await;
+    let job = serving.enqueue("python.echo", &json!({ "lines": ["in private"] })).await;
+    timeout(PATIENCE, job.wait()).await.unwrap().unwrap();
+    assert_eq!(serving.orchestrator.live_agents().len(), 1);
 }
