@@ -3,14 +3,13 @@
 //! - `settings.rs`: what can be set; `cli.rs`: the command line, whose flags are settings too.
 //! - `connect.rs`: the address of the orchestrator becomes a connector.
 //! - `run.rs`: runs until a signal. `register.rs`: fills the state directory. `check.rs`: says what would
-//!   happen. `service.rs`: the systemd unit.
+//!   happen.
 
 mod check;
 mod cli;
 mod connect;
 mod register;
 mod run;
-mod service;
 mod settings;
 
 use std::process::ExitCode;
@@ -18,7 +17,9 @@ use std::process::ExitCode;
 pub use self::cli::Cli;
 use self::cli::Order;
 use crate::config::Loaded;
-use crate::program::{Ending, Trouble, complain};
+use crate::program::{Ending, Service, Trouble, complain, serve_as};
+
+const SERVICE: Service = Service { name: "agent", description: "MAMOS agent: runs whitelisted commands" };
 
 /// Does what the command line says, and gives the exit code: see [`Cli`].
 pub async fn main(cli: Cli) -> ExitCode {
@@ -33,7 +34,7 @@ async fn obey(cli: Cli) -> Result<Ending, Trouble> {
     let Cli { flags, order } = cli;
     // The unit is made from what it is given, on whatever machine.
     if let Order::Service(order) = order {
-        return service::run(order);
+        return serve_as(SERVICE, order);
     }
     let Loaded { settings, file } = settings::load(&flags)?;
     match order {

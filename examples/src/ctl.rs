@@ -61,7 +61,10 @@ async fn obey(cli: Cli) -> Result<Ending, Trouble> {
     let client = || Client::connect(&globals);
     match order {
         Order::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "mamosctl", &mut std::io::stdout());
+            // In memory first: the generator takes a reader that has enough for a fault of the program.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "mamosctl", &mut text);
+            output.raw(&text)?;
             Ok(Ending::Fine)
         }
         Order::Login(order) => account::login(&globals, order, output).await,

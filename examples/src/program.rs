@@ -2,12 +2,16 @@
 
 mod ending;
 mod place;
+mod service;
 mod system;
 mod trouble;
 
 pub(crate) use self::ending::Ending;
 pub(crate) use self::place::make_directory;
 pub(crate) use self::place::state_directory;
+pub(crate) use self::service::Service;
+pub(crate) use self::service::ServiceOrder;
+pub(crate) use self::service::serve_as;
 pub(crate) use self::system::Signals;
 pub(crate) use self::system::Wish;
 pub(crate) use self::system::show_traces;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::check::CheckOrder;
 use super::register::RegisterOrder;
-use super::service::ServiceOrder;
+use crate::program::ServiceOrder;
 
 /// Runs whitelisted commands on this machine for a MAMOS orchestrator.
 ///

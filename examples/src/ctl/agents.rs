@@ -125,7 +125,12 @@ async fn act(
     }
     let answer = call.send().await?;
     let (state, draining) = (text(&answer.value, "state"), text(&answer.value, "draining"));
-    output.done(format_args!("{verb}: agent {agent} is {state}, draining: {draining}"), &answer.value)
+    let said = if answer.value["revoked"].is_object() {
+        format!("agent {agent} is revoked, and cut off")
+    } else {
+        format!("agent {agent} is {state}, draining: {draining}")
+    };
+    output.done(format_args!("{verb}: {said}"), &answer.value)
 }
 
 /// Changes the labels that operators gave it, if nobody else changes it meanwhile.

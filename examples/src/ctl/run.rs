@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::cli::pair;
 use super::client::Client;
@@ -24,6 +24,9 @@ pub(super) struct RunOrder {
     /// Its parameters
     #[arg(value_name = "NAME=VALUE", value_parser = pair)]
     parameters: Vec<(String, String)>,
+    /// How often it may be tried when it fails
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: u32,
     #[command(flatten)]
     options: JobOptions,
     /// Print what it prints, and end when it ends; exit code 7 if it failed
@@ -37,6 +40,8 @@ pub(super) async fn run(order: RunOrder, client: &Client, output: &Output) -> Re
     let mut body = Map::new();
     body.insert("command".to_owned(), Value::from(order.command.as_str()));
     body.insert("parameters".to_owned(), Value::Object(parameters));
+    // Whoever types a command sees it fail, and decides.
+    body.insert("retry".to_owned(), json!({"max_attempts": order.attempts}));
     order.options.add_to(&mut body);
     let job = store(client, output, Value::Object(body), &format!("run {}", order.command)).await?;
     let id = text(&job, "id");

@@ -100,7 +100,8 @@ impl Glance {
             sum("held"),
             sum("slots"),
         );
-        let jobs: Vec<_> = self.jobs().iter().map(|(state, count)| format!("{count} {state}")).collect();
+        let jobs = self.jobs().into_iter().filter(|(_, count)| *count > 0);
+        let jobs: Vec<_> = jobs.map(|(state, count)| format!("{count} {state}")).collect();
         let jobs = if jobs.is_empty() { "none".to_owned() } else { jobs.join(", ") };
         text.push_str(&format!("jobs: {jobs}"));
         if let Some(rate) = rate {
@@ -130,7 +131,7 @@ mod tests {
             json!({"id": "web-2", "name": "two", "state": "active", "liveness": "lost", "connected": false, "held": 0, "slots": 4}),
         ];
         let queues = vec![
-            json!({"queue": "a", "paused": false, "counts": {"ready": 3, "succeeded": succeeded}, "oldest_ready_at": null}),
+            json!({"queue": "a", "paused": false, "counts": {"dead": 0, "ready": 3, "succeeded": succeeded}, "oldest_ready_at": null}),
             json!({"queue": "b", "paused": true, "counts": {"ready": 1}, "oldest_ready_at": null}),
         ];
         Glance { agents, queues }

@@ -1,42 +1,57 @@
 //! Says what would happen.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use mamos_agent::load_policy;
 use mamos_core::whitelist::Whitelist;
+use mamos_core::{Orchestrator, Store};
+use mamos_http::Access;
 
-use super::compose::compose;
-use super::settings::Settings;
+use super::compose::{open, tls, whitelist};
+use super::settings::{Settings, StoreChoice};
 use crate::program::{Ending, Trouble, say};
 
-/// Does everything up to serving, and says what it found.
+/// Reads everything that a server reads, and makes nothing. It does not listen: the server may be running.
 pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<Ending, Trouble> {
-    let file = file.map_or_else(
-        || "none: flags, environment and defaults".to_owned(),
-        |file| file.display().to_string(),
-    );
+    let file = file
+        .map_or_else(|| "no file, only flags and variables".to_owned(), |file| file.display().to_string());
     say(format_args!("settings   {file}"));
+    let commands = whitelist(&settings)?.commands().len();
     match &settings.whitelist {
-        None => say("whitelist  none: no command may run"),
-        Some(path) => {
-            let policy =
-                load_policy(path).map_err(|errors| Trouble::usage(format!("`whitelist`: {errors}")))?;
-            say(format_args!("whitelist  {}: {} commands", path.display(), policy.commands().len()));
-        }
+        None => say("whitelist  none: no command may run; set `whitelist`"),
+        Some(path) => say(format_args!("whitelist  {}: {commands} commands", path.display())),
     }
-    let composed = compose(&settings).await?;
-    say(format_args!("store      {}", composed.orchestrator.store().describe()));
-    let tls = if composed.server.tls().is_some() { "TLS 1.3" } else { "no TLS" };
-    say(format_args!("listens    {} ({tls})", composed.server.address()));
-    let users = composed.access.has_users().await?;
-    say(if users {
+    let encryption = if tls(&settings)?.is_some() { "TLS 1.3" } else { "no TLS" };
+    say(format_args!("address    {} ({encryption})", settings.listen));
+    store(&settings).await?;
+    Ok(Ending::Fine)
+}
+
+async fn store(settings: &Settings) -> Result<(), Trouble> {
+    let path = match settings.store()? {
+        StoreChoice::Memory => {
+            say("store      memory: lost when the server ends");
+            return Ok(());
+        }
+        StoreChoice::Sqlite(path) => path,
+    };
+    if !path.exists() {
+        say(format_args!(
+            "store      {} would be made, and the first administrator asked for",
+            path.display()
+        ));
+        return Ok(());
+    }
+    let sqlite = Arc::new(open(settings, path).await?);
+    let orchestrator = Orchestrator::builder(Arc::clone(&sqlite) as Arc<dyn Store>).build()?;
+    let has_users = Access::new(&orchestrator).has_users().await;
+    say(format_args!("store      {}", sqlite.describe()));
+    drop(orchestrator);
+    sqlite.close().await;
+    say(if has_users? {
         "users      there are some"
     } else {
-        "users      none yet: the first start shows how to make one"
+        "users      none: the next start shows how to make one"
     });
-    if let Some(sqlite) = composed.sqlite {
-        drop((composed.orchestrator, composed.api, composed.access));
-        sqlite.close().await;
-    }
-    Ok(Ending::Fine)
+    Ok(())
 }

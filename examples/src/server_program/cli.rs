@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::program::ServiceOrder;
+
 /// An orchestrator: keeps jobs and agents, and serves the API and the agents' WebSocket.
 ///
 /// Flags win over variables (MAMOS_SERVER_LISTEN, …), those over the file of settings, and that over the
 /// defaults.
 ///
-/// Exit codes: 0 stopped in order; 1 it failed; 2 wrong usage or settings; 6 the address is taken or the store
-/// does not answer; 130 ended at once by a second signal.
+/// Exit codes: 0 all went well, or stopped in order; 1 it failed; 2 wrong usage or settings; 3 there is no
+/// database or unit; 4 what is to be written is there and differs; 6 the address is taken or the store does not
+/// answer; 130 ended at once by a second signal.
 #[derive(Debug, Parser)]
 #[command(name = "mamos-server", version, max_term_width = 100)]
 pub struct Cli {
@@ -24,8 +27,17 @@ pub struct Cli {
 pub(super) enum Order {
     /// Run until SIGTERM or SIGINT; a second one ends it at once. SIGHUP reads the whitelist and the certificate anew
     Run,
-    /// Read the settings, the whitelist and the certificate, open the store, and say what would happen
+    /// Read the settings, the whitelist and the certificate, open the store if there is one, and say what
+    /// would happen; also while the server runs
     Check,
+    /// Copy the database into a new file, consistent as of now; also while the server runs
+    Backup {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// The systemd service
+    #[command(subcommand)]
+    Service(ServiceOrder),
 }
 
 /// Settings as flags.
@@ -41,6 +53,9 @@ pub(super) struct Flags {
     /// Where to listen [default: 127.0.0.1:7117]
     #[arg(long, value_name = "ADDRESS", global = true)]
     pub(super) listen: Option<String>,
+    /// How others reach it, for example https://mamos.example [default: the address]
+    #[arg(long, value_name = "URL", global = true)]
+    pub(super) public_url: Option<String>,
     /// The certificate with its chain, as PEM
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) tls_certificate: Option<String>,

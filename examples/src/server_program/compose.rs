@@ -1,5 +1,6 @@
 //! The settings become an orchestrator, an API and a server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mamos_agent::load_policy;
@@ -82,20 +83,24 @@ async fn store(settings: &Settings) -> Result<(Arc<dyn Store>, Option<Arc<Sqlite
             if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 make_directory(directory)?;
             }
-            let durability = match settings.durability {
-                Durability::Full => mamos_store::Durability::Full,
-                Durability::Normal => mamos_store::Durability::Normal,
-                Durability::Off => mamos_store::Durability::Off,
-            };
-            let store = SqliteStore::open(SqliteSettings::new(path).durability(durability)).await?;
-            let store = Arc::new(store);
+            let store = Arc::new(open(settings, path).await?);
             Ok((Arc::clone(&store) as Arc<dyn Store>, Some(store)))
         }
     }
 }
 
+/// Opens the database, and makes it if it is not there.
+pub(super) async fn open(settings: &Settings, path: PathBuf) -> Result<SqliteStore, Trouble> {
+    let durability = match settings.durability {
+        Durability::Full => mamos_store::Durability::Full,
+        Durability::Normal => mamos_store::Durability::Normal,
+        Durability::Off => mamos_store::Durability::Off,
+    };
+    Ok(SqliteStore::open(SqliteSettings::new(path).durability(durability)).await?)
+}
+
 /// The whitelist that is in force from the start. Without a file nothing is permitted.
-fn whitelist(settings: &Settings) -> Result<Reloadable, Trouble> {
+pub(super) fn whitelist(settings: &Settings) -> Result<Reloadable, Trouble> {
     match &settings.whitelist {
         None => Ok(Reloadable::new(DenyAll)),
         Some(path) => load_policy(path).map(Reloadable::new).map_err(|errors| {
@@ -104,7 +109,7 @@ fn whitelist(settings: &Settings) -> Result<Reloadable, Trouble> {
     }
 }
 
-fn tls(settings: &Settings) -> Result<Option<Tls>, Trouble> {
+pub(super) fn tls(settings: &Settings) -> Result<Option<Tls>, Trouble> {
     match (&settings.tls_certificate, &settings.tls_key) {
         (Some(certificate), Some(key)) => Ok(Some(Tls::from_files(certificate, key)?)),
         _ => Ok(None),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mamos_agent::load_policy;
 use mamos_core::whitelist::Reloadable;
-use mamos_http::Tls;
+use mamos_http::{Server, Tls};
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,7 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
     let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
     let store = orchestrator.store().describe();
     tracing::info!(settings = file, store, address = %server.address(), "the server begins");
-    let scheme = if server.tls().is_some() { "https" } else { "http" };
-    let url = format!("{scheme}://{}", server.address());
+    let url = url(&settings, &server);
     let tls = server.tls().map(Arc::clone);
     let stop = CancellationToken::new();
     let serving = server.run(router, {
@@ -48,13 +47,18 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
     let greeting = welcome::greet(&settings, &orchestrator, &access, &url);
     let mut greeting = std::pin::pin!(greeting);
     let mut is_greeted = false;
+    // A part that hangs must not keep the rest for ever.
+    let mut late = std::pin::pin!(async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_WITHIN).await;
+    });
     loop {
         tokio::select! {
             ended = &mut both => {
                 ended?;
                 break;
             }
-            greeted = &mut greeting, if !is_greeted => {
+            greeted = &mut greeting, if !is_greeted && !stop.is_cancelled() => {
                 greeted?;
                 is_greeted = true;
                 tell(&[NotifyState::Ready, NotifyState::Status(&format!("serves {url}"))]);
@@ -69,15 +73,12 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
                     tell(&[NotifyState::Stopping]);
                     tracing::info!(limit = ?STOP_WITHIN, "stopping; agents keep what they run. A second signal ends it at once");
                     stop.cancel();
-                    let stop = stop.clone();
-                    // A part that hangs must not keep the rest for ever.
-                    tokio::spawn(async move {
-                        tokio::time::sleep(STOP_WITHIN).await;
-                        tracing::error!(limit = ?STOP_WITHIN, "the stop takes too long; ended as it is");
-                        drop(stop);
-                        std::process::exit(1);
-                    });
                 }
+            },
+            () = &mut late => {
+                let limit = humantime::format_duration(STOP_WITHIN);
+                return Err(Trouble::new(Ending::Failed, format!("the stop took longer than {limit}"))
+                    .next("nothing that was acknowledged is lost; start it again"));
             }
         }
     }
@@ -101,8 +102,23 @@ fn reload(settings: &Settings, whitelist: &Reloadable, tls: Option<&Tls>) {
     }
     if let Some(tls) = tls {
         match tls.reload() {
-            Ok(()) => tracing::info!("the certificate was read anew"),
+            // It says so itself.
+            Ok(()) => {}
             Err(error) => tracing::error!(%error, "the certificate was not replaced"),
         }
     }
+}
+
+/// Where people and agents find it: as set, else the address.
+fn url(settings: &Settings, server: &Server) -> String {
+    if let Some(url) = &settings.public_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let scheme = if server.tls().is_some() { "https" } else { "http" };
+    let address = server.address();
+    if address.ip().is_unspecified() {
+        // Every address of this machine: one that certainly leads here.
+        return format!("{scheme}://localhost:{}", address.port());
+    }
+    format!("{scheme}://{address}")
 }

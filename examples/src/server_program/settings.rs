@@ -17,6 +17,8 @@ use crate::program::{Trouble, state_directory};
 pub(super) struct Settings {
     pub(super) dev: bool,
     pub(super) listen: SocketAddr,
+    /// How others reach it; only shown.
+    pub(super) public_url: Option<String>,
     pub(super) tls_certificate: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) allow_plain_text: bool,
@@ -66,6 +68,7 @@ impl Default for Settings {
         Self {
             dev: false,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7117),
+            public_url: None,
             tls_certificate: None,
             tls_key: None,
             allow_plain_text: false,
@@ -123,6 +126,16 @@ impl Settings {
             return Err(Trouble::usage("a certificate needs its key, and a key its certificate")
                 .next("set both `tls_certificate` and `tls_key`"));
         }
+        if self.tls_certificate.is_none() && !here(&self.listen) && !self.allow_plain_text {
+            return Err(Trouble::usage(format!(
+                "other machines reach {}, and keys would cross the network in plain text",
+                self.listen
+            ))
+            .next(
+                "set `tls_certificate` and `tls_key`, listen on 127.0.0.1, or set `allow_plain_text` if something \
+                 else encrypts",
+            ));
+        }
         if let Some(tcp) = self.tcp.as_ref().filter(|tcp| !here(tcp) && !self.allow_plain_text) {
             return Err(Trouble::usage(format!("`tcp`: agents would send credentials unencrypted to {tcp}"))
                 .next(
@@ -146,6 +159,7 @@ pub(super) fn load(flags: &Flags) -> Result<Loaded<Settings>, Trouble> {
         .environment()
         .flag("--dev", "dev", flags.dev)
         .flag("--listen", "listen", flags.listen.as_ref())
+        .flag("--public-url", "public_url", flags.public_url.as_ref())
         .flag("--tls-certificate", "tls_certificate", flags.tls_certificate.as_ref())
         .flag("--tls-key", "tls_key", flags.tls_key.as_ref())
         .flag("--allow-plain-text", "allow_plain_text", flags.allow_plain_text)
@@ -189,6 +203,8 @@ mod tests {
         assert!(Settings::default().check().is_ok());
         assert!(refused(Settings { dev: true, listen: far, ..Settings::default() }));
         assert!(refused(Settings { tcp: Some(far), ..Settings::default() }));
+        assert!(refused(Settings { listen: far, ..Settings::default() }));
+        assert!(Settings { listen: far, allow_plain_text: true, ..Settings::default() }.check().is_ok());
         assert!(refused(Settings { tls_key: Some("/k".into()), ..Settings::default() }));
         let allowed = Settings { tcp: Some(far), allow_plain_text: true, ..Settings::default() };
         assert!(allowed.check().is_ok());

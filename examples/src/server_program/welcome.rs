@@ -1,6 +1,7 @@
 //! What whoever starts a server for the first time must know.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use mamos_core::orchestrator::TokenScope;
@@ -23,12 +24,12 @@ pub(super) async fn greet(
     access: &Access,
     url: &str,
 ) -> Result<(), Trouble> {
-    say(format_args!("mamos-server listens on {url}"));
+    say(format_args!("mamos-server serves {url}"));
     if settings.whitelist.is_none() {
         say("no command may run: name a whitelist with --whitelist FILE (docs/whitelist.md)");
     }
     if settings.dev {
-        return dev(orchestrator, access, url).await;
+        return dev(settings, orchestrator, access, url).await;
     }
     let Some(token) = access.setup_token().await? else { return Ok(()) };
     say(format_args!(
@@ -39,8 +40,13 @@ pub(super) async fn greet(
     Ok(())
 }
 
-/// A ready administrator with a key, and a token for agents.
-async fn dev(orchestrator: &Orchestrator, access: &Access, url: &str) -> Result<(), Trouble> {
+/// A ready administrator with a key, and a token for agents: two lines to paste into another terminal.
+async fn dev(
+    settings: &Settings,
+    orchestrator: &Orchestrator,
+    access: &Access,
+    url: &str,
+) -> Result<(), Trouble> {
     let user = UserName::new("dev")?;
     let roles = BTreeSet::from(["admin".to_owned(), "operator".to_owned()]);
     match access.create_user(&user, None, roles).await {
@@ -53,12 +59,32 @@ async fn dev(orchestrator: &Orchestrator, access: &Access, url: &str) -> Result<
     let scope = TokenScope { uses: DEV_AGENTS, ..TokenScope::once(DEV_LIFE) };
     let (_, token) = orchestrator.create_token(scope).await?;
     let link = url.replacen("http", "ws", 1);
+    let whitelist = settings.whitelist.as_deref().map(|path| format!(" --whitelist {}", quoted(path)));
     say(format_args!(
-        "\nFor trying out, on this machine, for a day:\n\n  \
+        "\nFor trying out, on this machine, for a day. Paste into another terminal:\n\n  \
          export MAMOS_SERVER={url} MAMOS_TOKEN={}\n  \
-         mamos-agent run --server {link} --registration-token {} --state-directory ./agent --whitelist FILE\n",
+         mamos-agent run --server {link} --registration-token {} --state-directory \"$(mktemp -d)\"{} --log warn &\n",
         key.expose(),
-        token.expose()
+        token.expose(),
+        whitelist.unwrap_or_default()
     ));
     Ok(())
+}
+
+/// A path from the root, as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if path.bytes().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_a_path_as_it_is() {
+        assert_eq!(quoted(Path::new("/a/b-c.toml")), "/a/b-c.toml");
+        assert_eq!(quoted(Path::new("/a b/$x's")), r"'/a b/$x'\''s'");
+    }
 }

@@ -170,7 +170,7 @@ async fn what_is_created_is_printed_so_that_a_script_can_use_it() {
         "why=test",
     ];
     let order = json!({"command": "df", "parameters": {"path": "/", "flag": "a=b"}, "on": "gpu", "priority": -3,
-        "needs_approval": true, "labels": {"why": "test"}});
+        "retry": {"max_attempts": 1}, "needs_approval": true, "labels": {"why": "test"}});
     let job = json!({"id": "j1", "state": "ready"});
     check(job, &[(&enqueue, "POST /jobs", body, "j1"), (&run, "POST /jobs", order, "j1")]).await;
 

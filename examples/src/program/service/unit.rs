@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Service;
 use crate::program::Ending;
 
 /// What differs between units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unit {
+    pub(super) service: Service,
     pub(super) program: PathBuf,
     pub(super) settings: PathBuf,
     /// `None`: a user that exists only while the service runs.
@@ -17,6 +19,8 @@ pub(super) struct Unit {
 impl Unit {
     /// The text of the file. What weakens it is for `systemctl edit`.
     pub(super) fn text(&self) -> String {
+        let Service { name, description } = self.service;
+        let capitals = name.to_ascii_uppercase();
         let (program, settings) = (quoted(&self.program), quoted(&self.settings));
         let user =
             self.user.as_ref().map_or_else(|| "DynamicUser=yes".to_owned(), |user| format!("User={user}"));
@@ -28,7 +32,7 @@ impl Unit {
             .join(" ");
         format!(
             "[Unit]
-Description=MAMOS agent: runs whitelisted commands
+Description={description}
 Wants=network-online.target
 After=network-online.target
 StartLimitIntervalSec=0
@@ -38,19 +42,19 @@ Type=notify
 NotifyAccess=main
 ExecStart={program} --config {settings} run
 ExecReload=/bin/kill -HUP $MAINPID
-EnvironmentFile=-/etc/mamos/agent.env
-Environment=MAMOS_AGENT_STATE_DIRECTORY=%S/mamos-agent
+EnvironmentFile=-/etc/mamos/{name}.env
+Environment=MAMOS_{capitals}_STATE_DIRECTORY=%S/mamos-{name}
 Restart=always
 RestartSec=2
 RestartPreventExitStatus={hopeless}
 KillMode=mixed
 TimeoutStopSec=60
 {user}
-StateDirectory=mamos-agent
+StateDirectory=mamos-{name}
 StateDirectoryMode=0700
 UMask=0077
 
-# Commands run inside of this too: what one of them needs, allow with `systemctl edit`.
+# What it starts runs inside of this too: what that needs, allow with `systemctl edit`.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
@@ -94,7 +98,9 @@ mod tests {
     use super::*;
 
     fn unit() -> Unit {
+        let service = Service { name: "agent", description: "MAMOS agent: runs whitelisted commands" };
         Unit {
+            service,
             program: "/usr/bin/mamos-agent".into(),
             settings: "/etc/mamos/agent.toml".into(),
             user: None,
@@ -113,6 +119,8 @@ mod tests {
             "ProtectHome=yes",
             "PrivateTmp=yes",
             "StateDirectory=mamos-agent",
+            "Environment=MAMOS_AGENT_STATE_DIRECTORY=%S/mamos-agent",
+            "EnvironmentFile=-/etc/mamos/agent.env",
             "CapabilityBoundingSet=",
             "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
             "SystemCallFilter=@system-service",

@@ -1,4 +1,4 @@
-//! The systemd service: an agent that may do little more than its commands need.
+//! A systemd service of a program: it may do little more than it needs.
 
 mod unit;
 
@@ -10,14 +10,25 @@ use std::process::Command;
 use clap::{Args, Subcommand};
 
 use self::unit::Unit;
-use crate::program::Ending;
-use crate::program::{Trouble, say};
+use super::{Ending, Trouble, say};
 
-/// The name of the service.
-const NAME: &str = "mamos-agent.service";
+/// Which program is the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// For example `agent`, of `mamos-agent`, with settings in `/etc/mamos/agent.toml`.
+    pub(crate) name: &'static str,
+    /// What it does, for whoever asks systemd.
+    pub(crate) description: &'static str,
+}
+
+impl Service {
+    fn file(self) -> String {
+        format!("mamos-{}.service", self.name)
+    }
+}
 
 #[derive(Debug, Subcommand)]
-pub(super) enum ServiceOrder {
+pub(crate) enum ServiceOrder {
     /// Write the unit
     Install {
         #[command(flatten)]
@@ -50,23 +61,23 @@ pub(super) enum ServiceOrder {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct UnitOptions {
+pub(crate) struct UnitOptions {
     /// The program [default: this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// The file of settings, as the service finds it
-    #[arg(long = "settings", value_name = "FILE", default_value = "/etc/mamos/agent.toml")]
-    settings: PathBuf,
+    /// The file of settings, as the service finds it [default: the one in /etc/mamos]
+    #[arg(long = "settings", value_name = "FILE")]
+    settings: Option<PathBuf>,
     /// The user that it runs as [default: one that exists only while it runs]
     #[arg(long)]
     user: Option<String>,
-    /// A directory that commands may write to; may be given more than once
+    /// A directory that it may write to; may be given more than once
     #[arg(long = "writable", value_name = "DIR")]
     writable: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct PlaceOptions {
+pub(crate) struct PlaceOptions {
     /// Where the unit is
     #[arg(long, value_name = "FILE")]
     path: Option<PathBuf>,
@@ -76,7 +87,7 @@ pub(super) struct PlaceOptions {
 }
 
 impl UnitOptions {
-    fn unit(self) -> Result<Unit, Trouble> {
+    fn unit(self, service: Service) -> Result<Unit, Trouble> {
         let program = match self.program {
             Some(program) => program,
             None => std::env::current_exe().map_err(|error| {
@@ -91,9 +102,12 @@ impl UnitOptions {
                 Err(Trouble::usage(format!("{what} {} is no absolute path", path.display())))
             }
         };
+        let settings =
+            self.settings.unwrap_or_else(|| PathBuf::from(format!("/etc/mamos/{}.toml", service.name)));
         Ok(Unit {
+            service,
             program: absolute("--program", program)?,
-            settings: absolute("--settings", self.settings)?,
+            settings: absolute("--settings", settings)?,
             user: self.user,
             writable: self
                 .writable
@@ -105,8 +119,9 @@ impl UnitOptions {
 }
 
 impl PlaceOptions {
-    fn path(&self) -> PathBuf {
-        let path = self.path.clone().unwrap_or_else(|| Path::new("/etc/systemd/system").join(NAME));
+    fn path(&self, service: Service) -> PathBuf {
+        let usual = || Path::new("/etc/systemd/system").join(service.file());
+        let path = self.path.clone().unwrap_or_else(usual);
         match &self.root {
             Some(root) => root.join(path.strip_prefix("/").unwrap_or(&path)),
             None => path,
@@ -114,31 +129,33 @@ impl PlaceOptions {
     }
 }
 
-pub(super) fn run(order: ServiceOrder) -> Result<Ending, Trouble> {
+/// Does what is asked about the service.
+pub(crate) fn serve_as(service: Service, order: ServiceOrder) -> Result<Ending, Trouble> {
+    let name = service.file();
     match order {
         ServiceOrder::Print { unit } | ServiceOrder::Install { unit, print: true, .. } => {
-            io::stdout().lock().write_all(unit.unit()?.text().as_bytes()).map_err(|error| {
+            io::stdout().lock().write_all(unit.unit(service)?.text().as_bytes()).map_err(|error| {
                 Trouble::new(Ending::Failed, format!("standard output cannot be written: {error}"))
             })?;
         }
         ServiceOrder::Install { unit, place, force, enable, print: false } => {
-            let path = place.path();
-            install(&path, &unit.unit()?.text(), force)?;
+            let path = place.path(service);
+            install(&path, &unit.unit(service)?.text(), force)?;
             if enable {
-                systemctl(&["daemon-reload"])?;
-                systemctl(&["enable", "--now", NAME])?;
+                systemctl(&name, &["daemon-reload"])?;
+                systemctl(&name, &["enable", "--now", &name])?;
                 say(format_args!("{} is written, and the service runs", path.display()));
             } else {
                 say(format_args!(
-                    "{} is written\n  next: systemctl daemon-reload && systemctl enable --now {NAME}",
+                    "{} is written\n  next: systemctl daemon-reload && systemctl enable --now {name}",
                     path.display()
                 ));
             }
         }
         ServiceOrder::Uninstall { place, disable } => {
-            let path = place.path();
+            let path = place.path(service);
             if disable {
-                systemctl(&["disable", "--now", NAME])?;
+                systemctl(&name, &["disable", "--now", &name])?;
             }
             fs::remove_file(&path).map_err(|error| {
                 let ending =
@@ -146,9 +163,9 @@ pub(super) fn run(order: ServiceOrder) -> Result<Ending, Trouble> {
                 Trouble::new(ending, format!("{} cannot be removed: {error}", path.display()))
             })?;
             if disable {
-                systemctl(&["daemon-reload"])?;
+                systemctl(&name, &["daemon-reload"])?;
             }
-            say(format_args!("{} is removed; the state of the agent is still there", path.display()));
+            say(format_args!("{} is removed; its state is still there", path.display()));
         }
     }
     Ok(Ending::Fine)
@@ -178,13 +195,13 @@ fn install(path: &Path, text: &str, is_forced: bool) -> Result<(), Trouble> {
     })
 }
 
-fn systemctl(arguments: &[&str]) -> Result<(), Trouble> {
+fn systemctl(name: &str, arguments: &[&str]) -> Result<(), Trouble> {
     let ran = Command::new("systemctl").args(arguments).status();
     match ran {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => {
             Err(Trouble::new(Ending::Failed, format!("systemctl {} failed: {status}", arguments.join(" ")))
-                .next(format!("journalctl -u {NAME}")))
+                .next(format!("journalctl -u {name}")))
         }
         Err(error) => Err(Trouble::new(Ending::Failed, format!("systemctl cannot be run: {error}"))),
     }
