@@ -17,6 +17,8 @@ mod file;
 mod merge;
 mod node;
 mod read;
+#[cfg(test)]
+mod samples;
 mod secrets;
 mod sources;
 #[cfg(test)]
@@ -25,6 +27,8 @@ mod units;
 
 pub use self::error::ConfigError;
 pub use self::node::Origin;
+#[cfg(test)]
+pub(crate) use self::samples::{sample, uncommented};
 pub use self::sources::Loaded;
 pub use self::sources::Sources;
 pub use self::sources::load;

@@ -115,3 +115,34 @@ pub(super) fn load(flags: &Flags) -> Result<Loaded<Settings>, Trouble> {
         .flag("--drain-timeout", "drain_timeout", flags.drain_timeout.as_ref());
     Ok(config::load("agent", &sources)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_says_what_is_so_anyway_and_names_everything() {
+        let sample = include_str!("../../agent.toml");
+        let as_it_is = config::sample::<Settings>("agent", sample);
+        assert_eq!((as_it_is.server.is_some(), as_it_is.labels.len()), (true, 1));
+        let plain = Settings { server: None, labels: BTreeMap::new(), ..as_it_is };
+        assert_eq!(format!("{plain:?}"), format!("{:?}", Settings::default()));
+        let all = config::sample::<Settings>("agent", &config::uncommented(sample));
+        assert!([&all.ca, &all.whitelist, &all.state_directory].into_iter().all(Option::is_some));
+        assert!(all.pin.is_some() && all.registration_token.is_some());
+        let rest = Settings {
+            ca: None,
+            pin: None,
+            whitelist: None,
+            state_directory: None,
+            registration_token: None,
+            // These depend on the machine.
+            name: plain.name.clone(),
+            slots: plain.slots,
+            server: None,
+            labels: BTreeMap::new(),
+            ..all
+        };
+        assert_eq!(format!("{rest:?}"), format!("{plain:?}"));
+    }
+}

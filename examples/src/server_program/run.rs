@@ -21,13 +21,27 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<Ending, Trouble> {
     show_traces(&settings.log)?;
     // First of all: a signal that comes while files are opened must not be lost.
-    let mut signals = Signals::listen()?;
-    let Composed { orchestrator, access, api, router, server, whitelist, sqlite } =
-        compose(&settings).await?;
+    let signals = Signals::listen()?;
+    let composed = compose(&settings).await?;
     let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
-    let store = orchestrator.store().describe();
-    tracing::info!(settings = file, store, address = %server.address(), "the server begins");
-    let url = url(&settings, &server);
+    let store = composed.orchestrator.store().describe();
+    tracing::info!(settings = file, store, address = %composed.server.address(), "the server begins");
+    let sqlite = composed.sqlite.clone();
+    let ending = serve(&settings, composed, signals).await?;
+    // By now nobody asks it any more: it waits for the calls that are under way.
+    if ending == Ending::Fine {
+        if let Some(sqlite) = sqlite {
+            tokio::time::timeout(STOP_WITHIN, sqlite.close()).await.map_err(|_| too_long())?;
+        }
+        tracing::info!("stopped");
+    }
+    Ok(ending)
+}
+
+/// Serves until it is told to stop, and then until everything has ended.
+async fn serve(settings: &Settings, composed: Composed, mut signals: Signals) -> Result<Ending, Trouble> {
+    let Composed { orchestrator, access, api, router, server, whitelist, .. } = composed;
+    let url = url(settings, &server);
     let tls = server.tls().map(Arc::clone);
     let stop = CancellationToken::new();
     let serving = server.run(router, {
@@ -44,7 +58,7 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
         ran
     };
     let mut both = std::pin::pin!(both);
-    let greeting = welcome::greet(&settings, &orchestrator, &access, &url);
+    let greeting = welcome::greet(settings, &orchestrator, &access, &url);
     let mut greeting = std::pin::pin!(greeting);
     let mut is_greeted = false;
     // A part that hangs must not keep the rest for ever.
@@ -56,15 +70,15 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
         tokio::select! {
             ended = &mut both => {
                 ended?;
-                break;
+                return Ok(Ending::Fine);
             }
-            greeted = &mut greeting, if !is_greeted && !stop.is_cancelled() => {
+            greeted = &mut greeting, if !is_greeted => {
                 greeted?;
                 is_greeted = true;
                 tell(&[NotifyState::Ready, NotifyState::Status(&format!("serves {url}"))]);
             }
             wish = signals.next() => match wish {
-                Wish::Reload => reload(&settings, &whitelist, tls.as_deref()),
+                Wish::Reload => reload(settings, &whitelist, tls.as_deref()),
                 Wish::Stop if stop.is_cancelled() => {
                     tracing::warn!("ended at once; nothing that was acknowledged is lost");
                     return Ok(Ending::Interrupted);
@@ -75,18 +89,15 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
                     stop.cancel();
                 }
             },
-            () = &mut late => {
-                let limit = humantime::format_duration(STOP_WITHIN);
-                return Err(Trouble::new(Ending::Failed, format!("the stop took longer than {limit}"))
-                    .next("nothing that was acknowledged is lost; start it again"));
-            }
+            () = &mut late => return Err(too_long()),
         }
     }
-    if let Some(sqlite) = sqlite {
-        sqlite.close().await;
-    }
-    tracing::info!("stopped");
-    Ok(Ending::Fine)
+}
+
+fn too_long() -> Trouble {
+    let limit = humantime::format_duration(STOP_WITHIN);
+    Trouble::new(Ending::Failed, format!("the stop took longer than {limit}"))
+        .next("nothing that was acknowledged is lost; start it again")
 }
 
 /// Puts the whitelist and the certificate in force that are in their files now. A bad one changes nothing.

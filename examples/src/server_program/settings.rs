@@ -209,4 +209,27 @@ mod tests {
         let allowed = Settings { tcp: Some(far), allow_plain_text: true, ..Settings::default() };
         assert!(allowed.check().is_ok());
     }
+
+    #[test]
+    fn the_sample_says_what_is_so_anyway_and_names_everything() {
+        let sample = include_str!("../../server.toml");
+        let as_it_is = config::sample::<Settings>("server", sample);
+        assert_eq!(format!("{as_it_is:?}"), format!("{:?}", Settings::default()));
+        let all = config::sample::<Settings>("server", &config::uncommented(sample));
+        let shown = [&all.tls_certificate, &all.tls_key, &all.whitelist, &all.unix, &all.state_directory];
+        assert!(shown.into_iter().all(Option::is_some));
+        assert!(all.public_url.is_some() && all.store.is_some() && all.tcp.is_some());
+        let rest = Settings {
+            public_url: None,
+            tls_certificate: None,
+            tls_key: None,
+            store: None,
+            state_directory: None,
+            whitelist: None,
+            unix: None,
+            tcp: None,
+            ..all
+        };
+        assert_eq!(format!("{rest:?}"), format!("{:?}", Settings::default()));
+    }
 }
