@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::place::{PASSWORD, Place, Program, dev, set_up};
+use super::place::{PASSWORD, Place, Program, dev, set_up, until_told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_start_shows_another_setup_token_until_one_is_used() {
@@ -35,7 +35,7 @@ async fn a_stop_is_in_order_while_streams_are_open_and_a_command_runs() {
     let (mut server, key, token) = dev(&place).await;
     let mut agent = place.agent(&server, &["--registration-token", &token]).await;
     let mut tail = Program::start(place.operator(&server, &key, &["tail", "--timeout", "1s"]));
-    // What is told first is that which comes next: the stream is open once it tells something.
+    until_told(&place, &server, &key, &mut tail).await;
     let mut follow = Program::start(place.operator(&server, &key, &["run", "sleep", "--follow"]));
     follow.until("-- job ").await;
     tail.until("job_started").await;

@@ -215,9 +215,25 @@ fn read(stream: impl AsyncRead + Unpin + Send + 'static, sender: mpsc::Unbounded
     });
 }
 
+/// Pauses a queue again and again until a stream, which opens in its own time, tells of it.
+pub(crate) async fn until_told(place: &Place, server: &Server, key: &str, tail: &mut Program) {
+    for _ in 0..PATIENCE.as_secs() {
+        for verb in ["pause", "resume"] {
+            let done = place.ctl(server, key, &["queues", verb, "watched"], "").await;
+            assert_eq!(done.code, 0, "{}", done.err);
+        }
+        if tokio::time::timeout(Duration::from_secs(1), tail.until("queue=watched")).await.is_ok() {
+            return;
+        }
+    }
+    panic!("nothing is told, but:\n{}", tail.said);
+}
+
 /// Makes the first administrator, who is an operator too and logged in.
 pub(crate) async fn set_up(place: &Place, server: &mut Server) {
-    server.program.until("setup --user admin").await;
+    if !server.program.said.contains("setup --user admin") {
+        server.program.until("setup --user admin").await;
+    }
     let token = server.program.word("mamos_setup_");
     let setup = ["setup", "--user", "admin", "--password-stdin"];
     let made = place.ctl(server, &token, &setup, PASSWORD).await;
