@@ -35,6 +35,11 @@ impl Signals {
         })
     }
 
+    /// Waits for a wish to stop, whatever else is wished.
+    pub(crate) async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
+    }
+
     pub(crate) async fn next(&mut self) -> Wish {
         tokio::select! {
             _ = self.terminate.recv() => Wish::Stop,

@@ -21,25 +21,29 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<Ending, Trouble> {
     show_traces(&settings.log)?;
     // First of all: a signal that comes while files are opened must not be lost.
-    let signals = Signals::listen()?;
+    let mut signals = Signals::listen()?;
     let composed = compose(&settings).await?;
     let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
     let store = composed.orchestrator.store().describe();
     tracing::info!(settings = file, store, address = %composed.server.address(), "the server begins");
     let sqlite = composed.sqlite.clone();
-    let ending = serve(&settings, composed, signals).await?;
+    let ending = serve(&settings, composed, &mut signals).await?;
+    let (Some(sqlite), Ending::Fine) = (sqlite, ending) else {
+        return Ok(ending);
+    };
     // By now nobody asks it any more: it waits for the calls that are under way.
-    if ending == Ending::Fine {
-        if let Some(sqlite) = sqlite {
-            tokio::time::timeout(STOP_WITHIN, sqlite.close()).await.map_err(|_| too_long())?;
+    tokio::select! {
+        closed = tokio::time::timeout(STOP_WITHIN, sqlite.close()) => {
+            closed.map_err(|_| too_long())?;
+            tracing::info!("the database is closed");
+            Ok(Ending::Fine)
         }
-        tracing::info!("stopped");
+        () = signals.stop() => Ok(at_once()),
     }
-    Ok(ending)
 }
 
 /// Serves until it is told to stop, and then until everything has ended.
-async fn serve(settings: &Settings, composed: Composed, mut signals: Signals) -> Result<Ending, Trouble> {
+async fn serve(settings: &Settings, composed: Composed, signals: &mut Signals) -> Result<Ending, Trouble> {
     let Composed { orchestrator, access, api, router, server, whitelist, .. } = composed;
     let url = url(settings, &server);
     let tls = server.tls().map(Arc::clone);
@@ -54,6 +58,12 @@ async fn serve(settings: &Settings, composed: Composed, mut signals: Signals) ->
     });
     let running = orchestrator.run(stop.cancelled());
     let both = async {
+        // Without an orchestrator there is nothing to serve.
+        let running = async {
+            let ran = running.await;
+            stop.cancel();
+            ran
+        };
         let (ran, ()) = tokio::join!(running, serving);
         ran
     };
@@ -70,6 +80,7 @@ async fn serve(settings: &Settings, composed: Composed, mut signals: Signals) ->
         tokio::select! {
             ended = &mut both => {
                 ended?;
+                tracing::info!("stopped");
                 return Ok(Ending::Fine);
             }
             greeted = &mut greeting, if !is_greeted => {
@@ -79,10 +90,7 @@ async fn serve(settings: &Settings, composed: Composed, mut signals: Signals) ->
             }
             wish = signals.next() => match wish {
                 Wish::Reload => reload(settings, &whitelist, tls.as_deref()),
-                Wish::Stop if stop.is_cancelled() => {
-                    tracing::warn!("ended at once; nothing that was acknowledged is lost");
-                    return Ok(Ending::Interrupted);
-                }
+                Wish::Stop if stop.is_cancelled() => return Ok(at_once()),
                 Wish::Stop => {
                     tell(&[NotifyState::Stopping]);
                     tracing::info!(limit = ?STOP_WITHIN, "stopping; agents keep what they run. A second signal ends it at once");
@@ -92,6 +100,11 @@ async fn serve(settings: &Settings, composed: Composed, mut signals: Signals) ->
             () = &mut late => return Err(too_long()),
         }
     }
+}
+
+fn at_once() -> Ending {
+    tracing::warn!("ended at once; nothing that was acknowledged is lost");
+    Ending::Interrupted
 }
 
 fn too_long() -> Trouble {
