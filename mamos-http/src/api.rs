@@ -57,7 +57,7 @@ impl Api {
     pub fn router(&self) -> Router {
         let (router, _) = self.routes().split();
         let router = router
-            .fallback(async || Problem::not_found("there is nothing at this path; see /api/v1/openapi.json"))
+            .fallback(async || Problem::not_found("there is nothing at this path; see api/v1/openapi.json"))
             .method_not_allowed_fallback(async || Problem::method_not_allowed())
             .with_state(Arc::clone(&self.shared));
         layers::surround(router, &self.shared)

@@ -31,14 +31,9 @@ pub(crate) struct Checked<T>(pub(crate) T);
 #[derive(Debug)]
 pub(crate) struct OptionalBody<T>(pub(crate) T);
 
-/// The first parameter of the path, an id or a name.
+/// The last parameter of the path, an id or a name. Those before it belong to where the API is mounted.
 #[derive(Debug)]
 pub(crate) struct Id<T>(pub(crate) T);
-
-/// The parameters of the path.
-#[derive(Debug, FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Problem))]
-pub(crate) struct Path<T>(pub(crate) T);
 
 /// The parameters of the query. Those that stand several times become a list.
 #[derive(Debug)]
@@ -90,7 +85,7 @@ impl<S: Send + Sync, T: FromStr<Err: Display>> FromRequestParts<S> for Id<T> {
         let nothing = |why: &dyn Display| Problem::not_found(told(&format!("nothing has this id: {why}")));
         let parameters =
             RawPathParams::from_request_parts(parts, state).await.map_err(|error| nothing(&error))?;
-        let text = parameters.iter().next().map(|(_, value)| value).unwrap_or_default();
+        let text = parameters.iter().last().map(|(_, value)| value).unwrap_or_default();
         text.parse().map(Self).map_err(|error| nothing(&error))
     }
 }
@@ -190,13 +185,6 @@ impl From<BytesRejection> for Problem {
             return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
         }
         Self::bad_request("the body ended before it was complete")
-    }
-}
-
-impl From<axum::extract::rejection::PathRejection> for Problem {
-    fn from(rejection: axum::extract::rejection::PathRejection) -> Self {
-        // An id that cannot be one names nothing.
-        Self::not_found(told(&format!("nothing has this id: {}", rejection.body_text())))
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Rule {
     pub(crate) max_body_bytes: usize,
     /// It creates: it takes an `Idempotency-Key` and keeps its answers for that.
     pub(crate) is_idempotent: bool,
+    /// Members of its body that two requests with one `Idempotency-Key` are not compared by.
+    pub(crate) uncompared: &'static [&'static str],
 }
 
 /// Who may use a route.
@@ -77,6 +79,7 @@ impl Rule {
             is_unlimited: false,
             max_body_bytes: MAX_BODY_BYTES,
             is_idempotent: false,
+            uncompared: &[],
         }
     }
 
@@ -108,6 +111,11 @@ impl Rule {
     /// Creates, and may be [asked again](idempotency) for the same.
     pub(crate) const fn idempotent(self) -> Self {
         Self { is_idempotent: true, ..self }
+    }
+
+    /// The same for bodies with these passwords, of which nothing is kept to compare them by.
+    pub(crate) const fn idempotent_but_for(self, uncompared: &'static [&'static str]) -> Self {
+        Self { is_idempotent: true, uncompared, ..self }
     }
 }
 
@@ -155,7 +163,7 @@ impl Routes {
         }
         let shared = || Arc::clone(&self.shared);
         let handlers = if rule.is_idempotent {
-            let state = (shared(), rule.max_body_bytes);
+            let state = (shared(), rule);
             handlers.route_layer(from_fn_with_state(state, idempotency::layer))
         } else {
             handlers
@@ -249,7 +257,9 @@ async fn authorise(
         let problem = Problem::too_many("too many requests; slow down", whole_seconds(wait));
         return with_allowance(problem.into_response(), allowance);
     }
-    let own_agent = parameters.iter().find(|(name, _)| *name == "agent").map(|(_, value)| value.to_owned());
+    // The last, because a program may mount the API below a parameter of its own.
+    let own_agent = parameters.iter().filter(|(name, _)| *name == "agent").last();
+    let own_agent = own_agent.map(|(_, value)| value.to_owned());
     let target = parameters.iter().last().map(|(_, value)| value.to_owned()).unwrap_or_default();
     let response = match permit(rule.access, caller.as_ref(), is_login, own_agent.as_deref()) {
         Err(problem) => {

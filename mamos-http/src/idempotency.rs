@@ -25,7 +25,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::caller::Caller;
-use crate::guard::Audited;
+use crate::guard::{Audited, Rule};
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -181,16 +181,16 @@ impl Turn {
 
 /// Around the routes whose [rule](crate::guard::Rule) says so.
 pub(crate) async fn layer(
-    State((shared, max_body_bytes)): State<(Arc<Shared>, usize)>,
+    State((shared, rule)): State<(Arc<Shared>, Rule)>,
     request: Request,
     next: Next,
 ) -> Response {
-    replay_or_run(shared, max_body_bytes, request, next).await.unwrap_or_else(IntoResponse::into_response)
+    replay_or_run(shared, rule, request, next).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn replay_or_run(
     shared: Arc<Shared>,
-    max_body_bytes: usize,
+    rule: Rule,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -199,12 +199,14 @@ async fn replay_or_run(
         return Ok(next.run(request).await);
     };
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, max_body_bytes).await.map_err(|_| {
+    let body = axum::body::to_bytes(body, rule.max_body_bytes).await.map_err(|_| {
         let detail = "the body is larger than this route takes, or ended before it was complete";
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     })?;
     let route = format!("{} {}", parts.method, parts.uri);
-    let Some(key) = Key::of(&parts.headers, &caller, &route, &body)? else {
+    // A body that the members cannot be taken out of is refused anyway.
+    let compared = without(&body, rule.uncompared).unwrap_or_default();
+    let Some(key) = Key::of(&parts.headers, &caller, &route, compared.as_bytes())? else {
         return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
     };
     let turn = match key.begin(&shared).await? {

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, OriginalUri, Request, State};
 use axum::http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH,
     IF_NONE_MATCH, LINK, LOCATION, RANGE, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
@@ -38,7 +38,8 @@ pub(crate) fn surround(router: Router, shared: &Arc<Shared>) -> Router {
     let mut router = router
         .layer(DefaultBodyLimit::max(settings.max_body_bytes))
         .layer(from_fn_with_state(Arc::clone(shared), limited))
-        .layer(from_fn(hardened));
+        .layer(from_fn(hardened))
+        .layer(from_fn(located));
     if !settings.allowed_origins.is_empty() {
         router = router.layer(cors(settings.allowed_origins.clone()));
     }
@@ -128,6 +129,23 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
     tracing::error!(target: "mamos::http", said, "a handler panicked; this is a bug");
     let detail = "it failed here; the log of the orchestrator says why";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+}
+
+/// Says where things are from the root of the host, also where the API is mounted below it.
+async fn located(request: Request, next: Next) -> Response {
+    let original = request.extensions().get::<OriginalUri>().map(|uri| uri.0.path());
+    let mount = original.and_then(|original| original.strip_suffix(request.uri().path()));
+    let mount = mount.unwrap_or_default().to_owned();
+    let mut response = next.run(request).await;
+    if !mount.is_empty()
+        && let Some(location) = response.headers_mut().get_mut(LOCATION)
+        && let Ok(below) = location.to_str()
+        && below.starts_with('/')
+        && let Ok(whole) = HeaderValue::try_from(format!("{mount}{below}"))
+    {
+        *location = whole;
+    }
+    response
 }
 
 /// Tells browsers to guess nothing, keep nothing and run nothing. A route that knows better has said so.

@@ -20,7 +20,10 @@ const TAGS: &[(&str, &str)] = &[
     ("jobs", "Jobs: stored requests for work"),
     ("queues", "Queues: named lines of jobs"),
     ("commands", "Commands: the programs that the whitelist permits"),
+    ("events", "Events: what happens, as it happens"),
+    ("access", "Access: users, roles, keys, and who did what"),
     ("me", "Who the caller is, and their own keys"),
+    ("health", "Whether the program can do its work, and how much it does"),
     ("meta", "The API itself"),
 ];
 
@@ -84,7 +87,8 @@ fn operations(item: &mut PathItem) -> Vec<(&'static str, &mut Operation)> {
 fn complete_operation(operation: &mut Operation, path: &str, rule: Rule) {
     let is_public = rule.access == Access::Public;
     operation.security = Some(if is_public {
-        Vec::new()
+        // Of a route that decides itself, its own words count.
+        operation.security.take().unwrap_or_default()
     } else {
         vec![SecurityRequirement::new("bearer", Vec::<String>::new())]
     });

@@ -37,6 +37,13 @@ pub(crate) struct List<T> {
     next_cursor: Option<String>,
 }
 
+impl<T> List<T> {
+    /// All of a list that is short enough to be shown at once.
+    pub(crate) fn all(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None }
+    }
+}
+
 /// Signs the cursors of lists, so that nobody can make up a place in another list.
 #[derive(Default)]
 pub(crate) struct Cursors {

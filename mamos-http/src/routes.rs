@@ -8,7 +8,6 @@ mod events;
 mod health;
 mod jobs;
 mod keys;
-mod listing;
 mod login;
 mod logs_follow;
 mod me;

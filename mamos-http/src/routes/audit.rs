@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
 use mamos_core::audit::{AuditFilter, AuditOutcome, AuditRecord};
 use mamos_core::auth::Permission;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
-use super::listing::{Items, page};
 use crate::extract::Query;
 use crate::guard::{Routes, Rule};
+use crate::page::{self, List};
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -21,7 +22,7 @@ pub(crate) fn add(routes: Routes) -> Routes {
 }
 
 /// Which records. Everything given must hold.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AuditQuery {
@@ -102,19 +103,20 @@ impl From<AuditRecord> for AuditDto {
 /// Lists who did what that needed a permission, and who was kept from it, the newest first.
 #[utoipa::path(get, path = "/api/v1/audit", tag = "access", operation_id = "audit", security(("bearer" = [])),
     params(AuditQuery), responses(
-        (status = 200, description = "The records", body = Items<AuditDto>),
+        (status = 200, description = "The records", body = List<AuditDto>,
+            headers(("Link" = String, description = "The next page"))),
         (status = 400, description = "A parameter cannot be used", body = Problem),
         (status = 401, description = "Nobody is known by what was shown", body = Problem),
         (status = 403, description = "The caller may not", body = Problem),
-        (status = 422, description = "The cursor is of another list", body = Problem),
         (status = 429, description = "Too many requests; slow down", body = Problem),
         (status = 503, description = "The store does not answer", body = Problem),
     ))]
 async fn audit(
     State(shared): State<Arc<Shared>>,
+    uri: Uri,
     Query(query): Query<AuditQuery>,
-) -> Result<Json<Items<AuditDto>>, Problem> {
-    let page = page(query.limit, query.cursor.as_deref())?;
+) -> Result<Response, Problem> {
+    let asked = page::ask(&shared, "audit", &query, query.limit, query.cursor.as_deref()).await?;
     let outcome = query.outcome.map(|outcome| match outcome {
         OutcomeDto::Done => AuditOutcome::Done,
         OutcomeDto::Denied => AuditOutcome::Denied,
@@ -122,6 +124,6 @@ async fn audit(
     });
     let filter =
         AuditFilter { principal: query.principal, action: query.action, target: query.target, outcome };
-    let records = shared.orchestrator.audit().list(&filter, page, shared.now()).await?;
-    Ok(Json(Items::of(records, AuditDto::from)))
+    let records = shared.orchestrator.audit().list(&filter, asked.request(), shared.now()).await?;
+    Ok(asked.answer(&uri, records.items.into_iter().map(AuditDto::from).collect(), records.next))
 }

@@ -53,6 +53,7 @@ struct EventsQuery {
     #[param(example = "9f86d081884c7d65-42")]
     after: Option<String>,
     /// `sse` (the default) for a stream, `json` for a page of what is kept.
+    #[param(inline)]
     format: Option<Format>,
     /// How many events a page has at most. Default: 50.
     #[param(minimum = 1, maximum = 500)]

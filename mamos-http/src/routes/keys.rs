@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use mamos_core::auth::{Permission, Secret};
@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
-use super::listing::{Items, page, permissions};
 use super::me::user;
+use super::roles::permissions;
 use crate::access::{ApiKey, NewKey};
 use crate::caller::Caller;
-use crate::extract::{Body, Path, Query};
+use crate::extract::{Body, Id, Query};
 use crate::guard::{Audited, Routes, Rule};
+use crate::idempotency::Withheld;
+use crate::page::{self, List};
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -27,7 +29,7 @@ pub(crate) fn add(routes: Routes) -> Routes {
     let administer = Rule::needs(Permission::Administer);
     routes
         .add(routes!(my_keys), Rule::USER)
-        .add(routes!(create_key), Rule::LOGIN.audited("key.create"))
+        .add(routes!(create_key), Rule::LOGIN.audited("key.create").idempotent())
         .add(routes!(remove_my_key), Rule::USER.audited("key.remove"))
         .add(routes!(keys), administer)
         .add(routes!(remove_key), administer.audited("key.remove"))
@@ -81,7 +83,7 @@ struct KeyDto {
 }
 
 /// Which keys.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct KeysQuery {
@@ -114,20 +116,22 @@ impl From<ApiKey> for KeyDto {
 /// Lists the keys of the caller.
 #[utoipa::path(get, path = "/api/v1/me/keys", tag = "me", operation_id = "my_keys", security(("bearer" = [])),
     responses(
-        (status = 200, description = "The keys", body = Items<KeyDto>),
+        (status = 200, description = "The keys", body = List<KeyDto>),
         (status = 401, description = "Nobody is known by what was shown", body = Problem),
         (status = 403, description = "The caller is no user", body = Problem),
         (status = 429, description = "Too many requests; slow down", body = Problem),
         (status = 503, description = "The store does not answer", body = Problem),
     ))]
-async fn my_keys(State(shared): State<Arc<Shared>>, caller: Caller) -> Result<Json<Items<KeyDto>>, Problem> {
+async fn my_keys(State(shared): State<Arc<Shared>>, caller: Caller) -> Result<Json<List<KeyDto>>, Problem> {
     let keys = shared.access()?.keys_of(&user(&caller)?).await?;
-    Ok(Json(Items::all(keys.into_iter().map(KeyDto::from).collect())))
+    Ok(Json(List::all(keys.into_iter().map(KeyDto::from).collect())))
 }
 
 /// Makes a key of the caller. Takes a login. The key itself is in this answer only.
 #[utoipa::path(post, path = "/api/v1/me/keys", tag = "me", operation_id = "create_key",
-    security(("bearer" = [])), request_body = KeyBody, responses(
+    security(("bearer" = [])), request_body = KeyBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Asking again with the same key makes no other key; the token is null then")),
+    responses(
         (status = 201, description = "Made; the token is shown only here", body = KeyDto,
             headers(("Location" = String, description = "Where it is removed"))),
         (status = 400, description = "The body is not JSON", body = Problem),
@@ -161,7 +165,9 @@ async fn create_key(
     let target = Some(key.id.clone());
     let key = KeyDto { token: Some(token), ..KeyDto::from(key) };
     let mut response = (StatusCode::CREATED, [(LOCATION, location)], Json(key)).into_response();
-    response.extensions_mut().insert(Audited { target, ..Audited::default() });
+    let extensions = response.extensions_mut();
+    extensions.insert(Withheld(&["token"]));
+    extensions.insert(Audited { target, ..Audited::default() });
     Ok(response)
 }
 
@@ -179,7 +185,7 @@ async fn create_key(
 async fn remove_my_key(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
-    Path(id): Path<String>,
+    Id(id): Id<String>,
 ) -> Result<StatusCode, Problem> {
     shared.access()?.remove_key(&id, Some(&user(&caller)?)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -188,7 +194,8 @@ async fn remove_my_key(
 /// Lists the keys of all users.
 #[utoipa::path(get, path = "/api/v1/keys", tag = "access", operation_id = "keys", security(("bearer" = [])),
     params(KeysQuery), responses(
-        (status = 200, description = "The keys", body = Items<KeyDto>),
+        (status = 200, description = "The keys", body = List<KeyDto>,
+            headers(("Link" = String, description = "The next page"))),
         (status = 400, description = "A parameter cannot be used", body = Problem),
         (status = 401, description = "Nobody is known by what was shown", body = Problem),
         (status = 403, description = "The caller may not", body = Problem),
@@ -197,10 +204,12 @@ async fn remove_my_key(
     ))]
 async fn keys(
     State(shared): State<Arc<Shared>>,
+    uri: Uri,
     Query(query): Query<KeysQuery>,
-) -> Result<Json<Items<KeyDto>>, Problem> {
-    let keys = shared.access()?.keys(page(query.limit, query.cursor.as_deref())?).await?;
-    Ok(Json(Items::of(keys, KeyDto::from)))
+) -> Result<Response, Problem> {
+    let asked = page::ask(&shared, "keys", &query, query.limit, query.cursor.as_deref()).await?;
+    let keys = shared.access()?.keys(asked.request()).await?;
+    Ok(asked.answer(&uri, keys.items.into_iter().map(KeyDto::from).collect(), keys.next))
 }
 
 /// Removes a key of any user.
@@ -214,10 +223,7 @@ async fn keys(
         (status = 429, description = "Too many requests; slow down", body = Problem),
         (status = 503, description = "The store does not answer", body = Problem),
     ))]
-async fn remove_key(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
-) -> Result<StatusCode, Problem> {
+async fn remove_key(State(shared): State<Arc<Shared>>, Id(id): Id<String>) -> Result<StatusCode, Problem> {
     shared.access()?.remove_key(&id, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::events::last_event_id;
 use crate::caller::Caller;
-use crate::extract::{Path, Query};
+use crate::extract::{Id, Query};
 use crate::guard::{Routes, Rule};
 use crate::problem::Problem;
 use crate::shared::Shared;
@@ -60,7 +60,7 @@ async fn follow(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     headers: HeaderMap,
-    Path(job): Path<String>,
+    Id(job): Id<String>,
     Query(query): Query<FollowQuery>,
 ) -> Result<Response, Problem> {
     let source = source(&shared, &headers, &job, &query).await?;
@@ -82,7 +82,7 @@ async fn follow_ws(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     headers: HeaderMap,
-    Path(job): Path<String>,
+    Id(job): Id<String>,
     Query(query): Query<FollowQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {

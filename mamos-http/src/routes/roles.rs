@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use super::listing::{Items, permissions};
-use crate::extract::{Body, Path};
+use crate::access::permission_named;
+use crate::extract::{Body, Id};
 use crate::guard::{Audited, Routes, Rule};
+use crate::page::List;
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -58,15 +59,15 @@ impl From<Role> for RoleDto {
 /// Lists the roles.
 #[utoipa::path(get, path = "/api/v1/roles", tag = "access", operation_id = "roles", security(("bearer" = [])),
     responses(
-        (status = 200, description = "The roles", body = Items<RoleDto>),
+        (status = 200, description = "The roles", body = List<RoleDto>),
         (status = 401, description = "Nobody is known by what was shown", body = Problem),
         (status = 403, description = "The caller may not", body = Problem),
         (status = 429, description = "Too many requests; slow down", body = Problem),
         (status = 503, description = "The store does not answer", body = Problem),
     ))]
-async fn roles(State(shared): State<Arc<Shared>>) -> Result<Json<Items<RoleDto>>, Problem> {
+async fn roles(State(shared): State<Arc<Shared>>) -> Result<Json<List<RoleDto>>, Problem> {
     let roles = shared.access()?.roles().await?;
-    Ok(Json(Items::all(roles.into_iter().map(RoleDto::from).collect())))
+    Ok(Json(List::all(roles.into_iter().map(RoleDto::from).collect())))
 }
 
 /// Makes a role, or changes what it permits. Whoever has it may that at once.
@@ -85,7 +86,7 @@ async fn roles(State(shared): State<Arc<Shared>>) -> Result<Json<Items<RoleDto>>
     ))]
 async fn put_role(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Id(name): Id<String>,
     Body(body): Body<RoleBody>,
 ) -> Result<Response, Problem> {
     let role = Role { name, permissions: permissions(&body.permissions)? };
@@ -110,10 +111,19 @@ async fn put_role(
         (status = 429, description = "Too many requests; slow down", body = Problem),
         (status = 503, description = "The store does not answer", body = Problem),
     ))]
-async fn remove_role(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
+async fn remove_role(State(shared): State<Arc<Shared>>, Id(name): Id<String>) -> Result<StatusCode, Problem> {
     shared.access()?.remove_role(&name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads the names of permissions.
+pub(super) fn permissions<C: FromIterator<Permission>>(names: &[String]) -> Result<C, Problem> {
+    let read = |(index, name): (usize, &String)| {
+        permission_named(name).ok_or_else(|| {
+            let known = Permission::ALL.map(Permission::as_str).join(", ");
+            Problem::invalid("there is no such permission")
+                .at(format!("/permissions/{index}"), format!("not one of {known}"))
+        })
+    };
+    names.iter().enumerate().map(read).collect()
 }

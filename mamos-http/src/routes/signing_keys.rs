@@ -11,8 +11,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use super::listing::Items;
 use crate::guard::{Audited, Routes, Rule};
+use crate::page::List;
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -85,14 +85,14 @@ async fn jwks(State(shared): State<Arc<Shared>>) -> Result<Json<JwkSet>, Problem
 /// Lists the keys that the tokens of agents are signed with, the newest last.
 #[utoipa::path(get, path = "/api/v1/signing-keys", tag = "access", operation_id = "signing_keys",
     security(("bearer" = [])), responses(
-        (status = 200, description = "The public halves", body = Items<JwkDto>),
+        (status = 200, description = "The public halves", body = List<JwkDto>),
         (status = 401, description = "Nobody is known by what was shown", body = Problem),
         (status = 403, description = "The caller may not", body = Problem),
         (status = 429, description = "Too many requests; slow down", body = Problem),
         (status = 503, description = "The store does not answer", body = Problem),
     ))]
-async fn signing_keys(State(shared): State<Arc<Shared>>) -> Result<Json<Items<JwkDto>>, Problem> {
-    Ok(Json(Items::all(public_keys(&shared).await?)))
+async fn signing_keys(State(shared): State<Arc<Shared>>) -> Result<Json<List<JwkDto>>, Problem> {
+    Ok(Json(List::all(public_keys(&shared).await?)))
 }
 
 /// Makes a new key that signs the tokens of agents from now on. Those before it stay good for the tokens that

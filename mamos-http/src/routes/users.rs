@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::header::{ETAG, IF_MATCH, LOCATION};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::Response;
 use mamos_core::auth::{Permission, Secret};
 use mamos_core::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
-use super::listing::{Items, page};
 use crate::access::{User, UserChange, UserName};
-use crate::extract::{Body, Path, Query};
+use crate::etag;
+use crate::extract::{Body, Id, Query};
 use crate::guard::{Audited, Routes, Rule};
+use crate::page::{self, List};
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -25,7 +25,7 @@ pub(crate) fn add(routes: Routes) -> Routes {
     let administer = Rule::needs(Permission::Administer);
     routes
         .add(routes!(users), administer)
-        .add(routes!(create_user), administer.audited("user.create"))
+        .add(routes!(create_user), administer.audited("user.create").idempotent_but_for(&["password"]))
         .add(routes!(user), administer)
         .add(routes!(change_user), administer.audited("user.change"))
         .add(routes!(remove_user), administer.audited("user.remove"))
@@ -84,7 +84,7 @@ struct UserDto {
 }
 
 /// Which users.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct UsersQuery {
@@ -112,7 +112,8 @@ impl From<User> for UserDto {
 /// Lists the users by name.
 #[utoipa::path(get, path = "/api/v1/users", tag = "access", operation_id = "users", security(("bearer" = [])),
     params(UsersQuery), responses(
-        (status = 200, description = "The users", body = Items<UserDto>),
+        (status = 200, description = "The users", body = List<UserDto>,
+            headers(("Link" = String, description = "The next page"))),
         (status = 400, description = "A parameter cannot be used", body = Problem),
         (status = 401, description = "Nobody is known by what was shown", body = Problem),
         (status = 403, description = "The caller may not", body = Problem),
@@ -121,15 +122,19 @@ impl From<User> for UserDto {
     ))]
 async fn users(
     State(shared): State<Arc<Shared>>,
+    uri: Uri,
     Query(query): Query<UsersQuery>,
-) -> Result<Json<Items<UserDto>>, Problem> {
-    let users = shared.access()?.users(page(query.limit, query.cursor.as_deref())?).await?;
-    Ok(Json(Items::of(users, UserDto::from)))
+) -> Result<Response, Problem> {
+    let asked = page::ask(&shared, "users", &query, query.limit, query.cursor.as_deref()).await?;
+    let users = shared.access()?.users(asked.request()).await?;
+    Ok(asked.answer(&uri, users.items.into_iter().map(UserDto::from).collect(), users.next))
 }
 
 /// Makes a user.
 #[utoipa::path(post, path = "/api/v1/users", tag = "access", operation_id = "create_user",
-    security(("bearer" = [])), request_body = UserBody, responses(
+    security(("bearer" = [])), request_body = UserBody, params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Asking again with the same key makes no other user. The password is not compared: nothing is kept that it could be guessed by"),
+    ), responses(
         (status = 201, description = "Made", body = UserDto,
             headers(("Location" = String, description = "Where they are"), ("ETag" = String))),
         (status = 400, description = "The body is not JSON", body = Problem),
@@ -146,8 +151,11 @@ async fn create_user(
 ) -> Result<Response, Problem> {
     let name = UserName::new(&body.name)?;
     let user = shared.access()?.create_user(&name, body.password, body.roles).await?;
-    let location = format!("/api/v1/users/{name}");
-    let mut response = (StatusCode::CREATED, [(LOCATION, location)], shown(user)).into_response();
+    let mut response = shown(user);
+    *response.status_mut() = StatusCode::CREATED;
+    if let Ok(location) = HeaderValue::try_from(format!("/api/v1/users/{name}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
     response.extensions_mut().insert(Audited { target: Some(name.to_string()), ..Audited::default() });
     Ok(response)
 }
@@ -157,14 +165,20 @@ async fn create_user(
     security(("bearer" = [])), params(("user" = String, Path, description = "Their name", max_length = 64)),
     responses(
         (status = 200, description = "The user", body = UserDto, headers(("ETag" = String))),
+        (status = 304, description = "They are as the caller has them"),
         (status = 401, description = "Nobody is known by what was shown", body = Problem),
         (status = 403, description = "The caller may not", body = Problem),
         (status = 404, description = "There is no such user", body = Problem),
         (status = 429, description = "Too many requests; slow down", body = Problem),
         (status = 503, description = "The store does not answer", body = Problem),
     ))]
-async fn user(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Result<Response, Problem> {
-    Ok(shown(shared.access()?.user(&named(&name)?).await?))
+async fn user(
+    State(shared): State<Arc<Shared>>,
+    Id(name): Id<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let user = shared.access()?.user(&named(&name)?).await?;
+    Ok(etag::answer_revision(&headers, user.revision, &UserDto::from(user)))
 }
 
 /// Changes a user.
@@ -187,17 +201,17 @@ async fn user(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Re
     ))]
 async fn change_user(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Id(name): Id<String>,
     headers: HeaderMap,
     Body(body): Body<UserPatch>,
 ) -> Result<Response, Problem> {
-    let (name, revision) = (named(&name)?, revision(&headers)?);
+    let (name, revision) = seen(&shared, &name, &headers).await?;
     let mut said: Vec<String> = Vec::new();
     said.extend(body.roles.as_ref().map(|roles| format!("roles {roles:?}")));
     said.extend(body.disabled.map(|disabled| format!("disabled {disabled}")));
     said.extend(body.password.as_ref().map(|_| "another password".to_owned()));
     let change = UserChange { roles: body.roles, is_disabled: body.disabled, password: body.password };
-    let user = shared.access()?.change_user(&name, change, revision).await.map_err(stale)?;
+    let user = shared.access()?.change_user(&name, change, Some(revision)).await.map_err(stale)?;
     let mut response = shown(user);
     response.extensions_mut().insert(Audited { detail: said.join(", "), ..Audited::default() });
     Ok(response)
@@ -221,17 +235,16 @@ async fn change_user(
     ))]
 async fn remove_user(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Id(name): Id<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let (name, revision) = (named(&name)?, revision(&headers)?);
-    shared.access()?.remove_user(&name, revision).await.map_err(stale)?;
+    let (name, revision) = seen(&shared, &name, &headers).await?;
+    shared.access()?.remove_user(&name, Some(revision)).await.map_err(stale)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn shown(user: User) -> Response {
-    let tag = format!("\"{}\"", user.revision);
-    ([(ETAG, tag)], Json(UserDto::from(user))).into_response()
+    etag::fresh(user.revision, &UserDto::from(user))
 }
 
 /// A name that nobody can have names nobody.
@@ -239,26 +252,17 @@ fn named(name: &str) -> Result<UserName, Problem> {
     UserName::new(name).map_err(|_| Problem::not_found("nobody can have this name"))
 }
 
-/// The revision that the caller read; `None` for any, if they say so.
-fn revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(tag) = headers.get(IF_MATCH) else {
-        let detail = "say with If-Match which state you read: the ETag of the user";
-        return Err(Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition_required", detail));
-    };
-    if tag == "*" {
-        return Ok(None);
-    }
-    let revision = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-    revision.map(Some).ok_or_else(|| precondition_failed("If-Match is not the ETag of this user"))
+/// The user that the caller read, if they are still so.
+async fn seen(shared: &Shared, name: &str, headers: &HeaderMap) -> Result<(UserName, u64), Problem> {
+    let name = named(name)?;
+    let revision = shared.access()?.user(&name).await?.revision;
+    etag::check_revision(headers, revision)?;
+    Ok((name, revision))
 }
 
 fn stale(error: Error) -> Problem {
     match error.kind() {
-        ErrorKind::Stale => precondition_failed(error.message()),
+        ErrorKind::Stale => etag::stale(),
         _ => error.into(),
     }
-}
-
-fn precondition_failed(detail: &str) -> Problem {
-    Problem::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", format!("{detail}; read it again"))
 }

@@ -1,5 +1,6 @@
 //! Certificates that are made on the spot.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
@@ -57,10 +58,22 @@ impl Identity {
         Self { certificate, key }
     }
 
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        self.certificate.der()
+    }
+
     pub(crate) fn fingerprint(&self) -> String {
         let digits: String =
             Sha256::digest(self.certificate.der()).iter().map(|byte| format!("{byte:02X}")).collect();
         format!("sha256:{digits}")
+    }
+
+    /// Writes the certificate and its key into that directory.
+    pub(crate) fn files(&self, directory: &Path) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+        std::fs::write(&certificate, self.certificate.pem()).unwrap();
+        std::fs::write(&key, self.key.serialize_pem()).unwrap();
+        (certificate, key)
     }
 
     pub(crate) fn server(&self) -> ServerConfig {

@@ -7,7 +7,9 @@ mod connecting;
 mod hostile;
 mod hostile_orchestrators;
 mod raw;
+mod refusals;
 mod scene;
+mod together;
 mod trust;
 mod upgrades;
 

@@ -181,7 +181,7 @@ async fn a_websocket_takes_its_token_from_the_subprotocol_and_never_repeats_it()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_streams_hear_the_same_and_one_more_is_refused() {
-    let scene = Scene::with(|engine| engine, |api| api.max_streams(1000, 1000)).await;
+    let scene = Scene::with(|engine| engine, |api| api.max_streams(1000, 1000).request_rate(None)).await;
     let router = scene.api.router();
     let mut streams = Vec::new();
     for _ in 0..1000 {

@@ -12,4 +12,5 @@ mod idempotency;
 mod jobs;
 mod lists;
 mod logs;
+mod mounted;
 mod scene;
