@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mamos_agent::{AgentRuntime, HandlerRegistry, JobContext, JobError, SystemLoad};
+use mamos_agent::{AgentRuntime, HandlerRegistry, JobContext, JobError, LoadSource};
+use mamos_core::agent::HostLoad;
 use mamos_core::auth::Secret;
 use mamos_core::{AgentKind, ErrorKind, Job, Orchestrator};
 use mamos_http::{AGENT_LINK_PATH, Access, AgentEndpoint, Api, NewKey, Server, Tls, UserName};
@@ -27,6 +28,15 @@ struct Greet {
 impl Job for Greet {
     const KIND: &'static str = "greet";
     type Output = String;
+}
+
+/// A machine that is not busy, whatever this one is.
+struct Idle;
+
+impl LoadSource for Idle {
+    fn sample(&self) -> HostLoad {
+        HostLoad { memory_used_bytes: 1 << 30, memory_total_bytes: 8 << 30, ..HostLoad::default() }
+    }
 }
 
 /// Asks the API as an operator.
@@ -155,7 +165,7 @@ async fn an_agent_registers_over_tls_runs_a_typed_job_is_watched_and_is_revoked(
     let registry = registry.register::<Greet, _>(greet).unwrap();
     let runtime = AgentRuntime::builder(Arc::new(registry), Arc::new(connector.build().unwrap()))
         .registration(Secret::new(token))
-        .load(Arc::new(SystemLoad::new().unwrap()), 1)
+        .load(Arc::new(Idle), 1)
         .build()
         .unwrap();
     let handle = runtime.handle();
@@ -195,7 +205,7 @@ async fn an_agent_registers_over_tls_runs_a_typed_job_is_watched_and_is_revoked(
         caller.until(&format!("/api/v1/agents/{id}/health"), |health| !health["load"].is_null()).await;
     assert_eq!((&health["status"], &health["liveness"]), (&json!("ok"), &json!("live")), "{health}");
     let metrics = caller.get(&format!("/api/v1/agents/{id}/metrics")).await;
-    assert!(metrics["samples"][0]["memory_total_bytes"].as_u64().unwrap() > 0, "{metrics}");
+    assert_eq!(metrics["samples"][0]["memory_total_bytes"], json!(8_u64 << 30), "{metrics}");
     let logs = caller.get(&format!("/api/v1/agents/{id}/logs")).await;
     assert_eq!(logs["items"][0]["tail"], "greeting Ann\ndone\n", "{logs}");
 
