@@ -4,10 +4,10 @@
 #
 # Needs python3 with venv and pip; Schemathesis is installed into target/.
 #
-# Usage: scripts/fuzz-api.sh [examples for each operation, default 10]
+# Usage: scripts/fuzz-api.sh [examples for each operation, default 5]
 set -eu
 cd "$(dirname "$0")/.."
-examples=${1:-10}
+examples=${1:-5}
 target=${CARGO_TARGET_DIR:-target}
 tools=$target/schemathesis
 if [ ! -x "$tools/bin/schemathesis" ]; then
