@@ -259,7 +259,7 @@ pub async fn judge(files: &Files, store: &dyn Store) -> anyhow::Result<Verdicts>
 }
 
 /// What the store did, as far as its own history of a job tells.
-fn retold(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<Entry> {
+pub(crate) fn retold(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<Entry> {
     let current: Vec<&AttemptRecord> = attempts.iter().filter(|attempt| !attempt.is_late).collect();
     let last = current.len();
     let mut entries = Vec::new();

@@ -4,12 +4,14 @@
 //! - [`history`]: what clients, handlers and the store saw.
 //! - [`checker`]: reads a history and says which promises it breaks.
 //! - [`recorder`]: a store that writes down what another store did.
+//! - [`restart`]: a server and many agents as processes that are killed, paused and cut off.
 //! - [`simulate`](simulate::simulate): the whole system under a seed, in virtual time.
 
 pub mod checker;
 pub mod crash;
 pub mod history;
 pub mod recorder;
+pub mod restart;
 pub mod simulate;
 
 mod chaos;

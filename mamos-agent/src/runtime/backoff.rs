@@ -20,9 +20,10 @@ impl Backoff {
         Self { first, max, failures: 0, random: fastrand::Rng::with_seed(seed) }
     }
 
-    /// The wait before the next try.
-    pub(super) fn next_delay(&mut self) -> Duration {
-        let bound = self.first.saturating_mul(2u32.saturating_pow(self.failures.min(31))).min(self.max);
+    /// The wait before the next try, never longer than `limit`.
+    pub(super) fn next_delay(&mut self, limit: Duration) -> Duration {
+        let bound = self.first.saturating_mul(2u32.saturating_pow(self.failures.min(31)));
+        let bound = bound.min(self.max).min(limit);
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(self.random.f64())
     }
@@ -46,13 +47,15 @@ mod tests {
     fn waits_grow_to_the_bound_and_are_spread() {
         let (first, max) = (Duration::from_millis(100), Duration::from_secs(30));
         let mut backoff = Backoff::new(first, max, 1);
-        let delays: Vec<Duration> = (0..200).map(|_| backoff.next_delay()).collect();
+        let delays: Vec<Duration> = (0..200).map(|_| backoff.next_delay(Duration::MAX)).collect();
         assert!(delays[0] <= first && delays[1] <= 2 * first && delays[2] <= 4 * first);
         assert!(delays.iter().all(|delay| *delay <= max));
         // Half of the late ones lie below half of the bound, more or less.
         let low = delays[20..].iter().filter(|delay| **delay < max / 2).count();
         assert!((60..120).contains(&low), "{low}");
+        let limit = Duration::from_secs(1);
+        assert!((0..200).all(|_| backoff.next_delay(limit) <= limit), "the limit of the moment counts too");
         backoff.reset();
-        assert!(backoff.next_delay() <= first);
+        assert!(backoff.next_delay(Duration::MAX) <= first);
     }
 }

@@ -38,6 +38,10 @@ use crate::journal::Journal;
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// How long the last reports may take to be on record once a shutdown has given everything back.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// An orchestrator that owes an answer for this part of the lease is not there any more. The question came up to
+/// a heartbeat after the last sign that it had from here, and the lease must last until it is back on another
+/// link: a half-open link, of which only the other side knows, must not cost the lease.
+const SILENCE_PART: u32 = 3;
 /// Whatever a peer says: no faster heartbeats, no shorter leases, and neither longer than an hour.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 
@@ -301,8 +305,8 @@ impl Driver {
         }
         if up.sending.is_none() && !self.ledger.is_unanswered() && !up.is_beat_unanswered {
             up.owed_since = None;
-        } else if now.duration_since(*up.owed_since.get_or_insert(now)) >= self.lease_ttl {
-            let message = "the orchestrator answered nothing for a whole lease";
+        } else if now.duration_since(*up.owed_since.get_or_insert(now)) >= self.lease_ttl / SILENCE_PART {
+            let message = "the orchestrator answered nothing for a third of the lease";
             self.cut(&Error::new(ErrorKind::Unavailable, "link.send", message), now);
         }
     }
@@ -343,7 +347,7 @@ impl Driver {
             times.extend([
                 up.sending.is_none().then_some(up.beat_at),
                 has_source.then_some(up.load_at),
-                up.owed_since.map(|since| since + self.lease_ttl),
+                up.owed_since.map(|since| since + self.lease_ttl / SILENCE_PART),
             ]);
         }
         // Far enough to cost nothing.

@@ -132,8 +132,10 @@ impl Driver {
         self.wait_to_connect(error, now);
     }
 
+    /// Never waits longer than a third of the lease: an orchestrator that comes back gives its agents the time
+    /// of a lease to do the same, and one try may fail.
     pub(super) fn wait_to_connect(&mut self, error: &Error, now: Instant) {
-        let delay = self.backoff.next_delay();
+        let delay = self.backoff.next_delay(self.lease_ttl / 3);
         tracing::warn!(%error, ?delay, "no link to the orchestrator; trying again");
         self.phase = LinkPhase::Waiting(now + delay);
     }
