@@ -10,7 +10,7 @@ use super::table::Column;
 use super::trouble::Trouble;
 use super::view::{harmless, text};
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     ("id", "id"),
     ("name", "name"),
     ("state", "state"),
@@ -19,6 +19,7 @@ const COLUMNS: [Column; 8] = [
     ("slots", "slots"),
     ("labels", "labels"),
     ("heard at", "heard_at"),
+    ("revoked", "revoked.reason"),
 ];
 
 #[derive(Debug, Subcommand)]

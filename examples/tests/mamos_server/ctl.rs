@@ -120,6 +120,7 @@ async fn agents_are_labelled_drained_revoked_and_brought_back() {
     let revoked = operator.types(0, &["agents", "revoke", &id, "--reason", "lost"], "").await;
     assert!(revoked.err.contains("is revoked"), "{}", revoked.err);
     assert_eq!(agent.end().await, 5, "{}", agent.said);
+    assert!(operator.says("agents list").await.contains("lost"));
     assert!(operator.ends(1, &format!("agents health {id}")).await.out.contains("lost"));
     operator.says(&format!("agents reinstate {id}")).await;
     let _again = place.agent(&server, &["--name", "one"]).await;

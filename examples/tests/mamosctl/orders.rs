@@ -32,7 +32,7 @@ async fn check(reply: Value, cases: &[Case<'_>]) {
 async fn lists_are_tables() {
     let agent = json!({"id": "web-1", "name": "one", "state": "running", "liveness": "live", "held": 1, "slots": 4,
         "labels": {"zone": "eu"}, "heard_at": "2026-11-21T08:00:00.000000Z"});
-    let shown = "ID NAME STATE LIVENESS HELD SLOTS LABELS HEARD AT\nweb-1 one running live 1 4 zone=eu 2026-11-21 08:00:00";
+    let shown = "ID NAME STATE LIVENESS HELD SLOTS LABELS HEARD AT REVOKED\nweb-1 one running live 1 4 zone=eu 2026-11-21 08:00:00 -";
     let line = "GET /agents?state=running&kind=web&connected=true&label=zone%3Deu&label=gpu&limit=200";
     let arguments = [
         "agents",

@@ -46,6 +46,8 @@ EnvironmentFile=-/etc/mamos/{name}.env
 Environment=MAMOS_{capitals}_STATE_DIRECTORY=%S/mamos-{name}
 Restart=always
 RestartSec=2
+RestartSteps=5
+RestartMaxDelaySec=60
 RestartPreventExitStatus={hopeless}
 KillMode=mixed
 TimeoutStopSec=60
