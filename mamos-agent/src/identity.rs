@@ -14,6 +14,10 @@ use serde::Deserialize;
 
 pub(crate) use self::file::sync_directory_of;
 
+/// How many hellos a program may say before the next start of the same life could say one of its numbers
+/// again. At the pace of one that nobody answers, a try every 15 s or so, that is almost half a year.
+const HELLOS_PER_START: u64 = 1_000_000;
+
 /// Who an agent is: the key pair that it made, the token that it got for it, and the lives of its program.
 ///
 /// It is on disk before the public key is first sent, so that a registration whose answer was lost, or
@@ -43,6 +47,8 @@ struct Life {
     /// The newest life before that was welcomed.
     previous: Option<InstanceId>,
     is_welcomed: bool,
+    /// Its hellos are numbered from the next one on. No earlier start of this life has used more.
+    hellos: u64,
 }
 
 impl Identity {
@@ -57,7 +63,7 @@ impl Identity {
 
     /// An agent that is not registered yet, with that key pair, in its first life.
     pub fn new(key: KeyPair, instance: InstanceId) -> Self {
-        let life = Life { instance, previous: None, is_welcomed: false };
+        let life = Life { instance, previous: None, is_welcomed: false, hellos: 0 };
         Self { key: Arc::new(key), registered: None, life }
     }
 
@@ -134,12 +140,21 @@ impl Identity {
     /// The program starts: begins a new life, `fresh`, if the one before was welcomed.
     ///
     /// One that never was goes on: the orchestrator may or may not have heard of it, and knows in both
-    /// cases either this life or the one before. The runtime does this itself with an identity that it
-    /// reads from a file; it must be on disk before the life is first spoken of.
+    /// cases either this life or the one before. Its hellos are then numbered above all that were said
+    /// before. The runtime does this itself with an identity that is kept in a file; it must be on disk before
+    /// the life is first spoken of.
     pub fn begin_life(&mut self, fresh: InstanceId) {
         if self.life.is_welcomed {
-            self.life = Life { instance: fresh, previous: Some(self.life.instance), is_welcomed: false };
+            let previous = Some(self.life.instance);
+            self.life = Life { instance: fresh, previous, is_welcomed: false, hellos: 0 };
+        } else {
+            self.life.hellos = self.life.hellos.saturating_add(HELLOS_PER_START);
         }
+    }
+
+    /// The number after which this start of the program numbers its hellos.
+    pub(crate) fn hellos(&self) -> u64 {
+        self.life.hellos
     }
 
     /// What the agent shows on the connection with that nonce: its token if it is registered, else the

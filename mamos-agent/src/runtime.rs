@@ -200,6 +200,10 @@ impl AgentRuntime {
     /// Dropping the future instead stops everything at once: the orchestrator notices when the session
     /// expires.
     ///
+    /// An agent that was welcomed once since it started is not ended by what lies between it and the
+    /// orchestrator: a certificate that is not trusted any more, a proxy that answers in its place, another
+    /// version. It says so as an error, lets its attempts go on, and tries again after up to 30 s.
+    ///
     /// # Errors
     ///
     /// - [`ErrorKind::Denied`](mamos_core::ErrorKind::Denied): the orchestrator refused the agent for good,
@@ -207,8 +211,9 @@ impl AgentRuntime {
     /// - [`ErrorKind::Stale`](mamos_core::ErrorKind::Stale): another program with the same identity took
     ///   over twice within a lease. Give each agent an identity of its own.
     /// - [`ErrorKind::Unsupported`](mamos_core::ErrorKind::Unsupported): the orchestrator speaks another
-    ///   version of the protocol.
-    /// - [`ErrorKind::Config`](mamos_core::ErrorKind::Config): the connector's address can never work.
+    ///   version of the protocol, and the agent was not welcomed yet.
+    /// - [`ErrorKind::Config`](mamos_core::ErrorKind::Config): the connector says that it cannot work as it is
+    ///   set up, and the agent was not welcomed yet.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Stopped> {
         let driver = Driver::new(
             self.setup,

@@ -4,6 +4,8 @@
 
 #[path = "runtime/actor.rs"]
 mod actor;
+#[path = "runtime/faults.rs"]
+mod faults;
 #[path = "runtime/lives.rs"]
 mod lives;
 #[path = "runtime/orchestrator.rs"]

@@ -42,7 +42,7 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
         tokio::select! {
             ended = &mut running => {
                 tell(&[NotifyState::Stopping]);
-                let stopped = ended.map_err(|error| Trouble::from(error).next("`mamos-agent check` says more"))?;
+                let stopped = ended.map_err(why_ended)?;
                 if stopped.unsent > 0 {
                     tracing::warn!(unsent = stopped.unsent, "results wait on disk for the next start");
                 }
@@ -77,6 +77,16 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
             }
         }
     }
+}
+
+/// The settings were checked before the runtime began. What it finds wrong with the way to the orchestrator may
+/// pass, such as a portal that answers after a boot: the service is to try again.
+fn why_ended(error: mamos_core::Error) -> Trouble {
+    let mut trouble = Trouble::from(error).next("`mamos-agent check` says more");
+    if trouble.ending == Ending::Usage {
+        trouble.ending = Ending::Unavailable;
+    }
+    trouble
 }
 
 fn prepare(settings: &Settings) -> Result<Prepared, Trouble> {

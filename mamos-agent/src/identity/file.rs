@@ -32,6 +32,9 @@ struct Stored {
     instance: InstanceId,
     previous: Option<InstanceId>,
     is_welcomed: bool,
+    /// Missing in older files: the life in there has said fewer than one start may.
+    #[serde(default)]
+    hellos: u64,
 }
 
 /// What files of any version have in common.
@@ -51,6 +54,7 @@ impl Identity {
             instance: self.life.instance,
             previous: self.life.previous,
             is_welcomed: self.life.is_welcomed,
+            hellos: self.life.hellos,
         };
         serde_json::to_vec(&stored).map(Zeroizing::new)
     }
@@ -81,8 +85,13 @@ impl Identity {
             (None, None) => None,
             _ => return Err("it has an agent without a token, or a token without an agent".to_owned()),
         };
-        let (instance, previous, is_welcomed) = (stored.instance, stored.previous, stored.is_welcomed);
-        Ok(Self { key, registered, life: Life { instance, previous, is_welcomed } })
+        let life = Life {
+            instance: stored.instance,
+            previous: stored.previous,
+            is_welcomed: stored.is_welcomed,
+            hellos: stored.hellos,
+        };
+        Ok(Self { key, registered, life })
     }
 }
 

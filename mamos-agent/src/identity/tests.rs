@@ -43,6 +43,29 @@ fn an_identity_survives_its_file_which_only_the_owner_can_read() {
 }
 
 #[test]
+fn each_start_of_one_life_numbers_its_hellos_from_a_million_further_on() {
+    let mut identity = known(7);
+    assert_eq!(identity.hellos(), 0);
+    for (start, expected) in [(2, 0), (3, 1_000_000), (4, 2_000_000)] {
+        identity.begin_life(life(start));
+        identity = Identity::from_text(&identity.to_text().unwrap()).unwrap();
+        assert_eq!((identity.instance(), identity.hellos()), (life(2), expected));
+    }
+    identity.welcomed(&agent_id(), None);
+    identity.begin_life(life(5));
+    assert_eq!((identity.instance(), identity.hellos()), (life(5), 0));
+}
+
+#[test]
+fn a_file_from_before_hellos_were_counted_is_read_and_counted_from_there() {
+    let mut text = kept(&Identity::new(KeyPair::from_seed([7; 32]).unwrap(), life(1)));
+    assert!(text.as_object_mut().unwrap().remove("hellos").is_some());
+    let mut identity = Identity::from_text(text.to_string().as_bytes()).unwrap();
+    identity.begin_life(life(2));
+    assert_eq!((identity.instance(), identity.hellos()), (life(1), 1_000_000));
+}
+
+#[test]
 fn nothing_secret_is_printed() {
     let printed = format!("{:?}", known(7));
     let seed = URL_SAFE_NO_PAD.encode([7; 32]);
@@ -125,15 +148,32 @@ const CRASHES: [Crash; 6] = [
     Crash::Later,
 ];
 
-/// One life, from the disk to its crash.
-fn live(disk: &mut Vec<u8>, recorded: &mut Option<InstanceId>, fresh: InstanceId, crash: Crash) {
+/// A life, and the number of its last hello that was said, whether or not it arrived.
+type Said = Option<(InstanceId, u64)>;
+
+/// One life, from the disk to its crash. It says hello twice.
+fn live(
+    disk: &mut Vec<u8>,
+    recorded: &mut Option<InstanceId>,
+    said: &mut Said,
+    fresh: InstanceId,
+    crash: Crash,
+) {
     let mut identity = Identity::from_text(disk).unwrap();
     identity.begin_life(fresh);
     if crash == Crash::BeforeTheLifeIsKept {
         return;
     }
     *disk = identity.to_text().unwrap().to_vec();
-    if crash <= Crash::OnTheWayToTheOrchestrator {
+    if crash <= Crash::BeforeTheHello {
+        return;
+    }
+    for number in [identity.hellos() + 1, identity.hellos() + 2] {
+        let grows = said.is_none_or(|(life, last)| life != identity.instance() || number > last);
+        assert!(grows, "taken for a copy: {number} does not follow {said:?}");
+        *said = Some((identity.instance(), number));
+    }
+    if crash == Crash::OnTheWayToTheOrchestrator {
         return;
     }
     let (instance, previous) = (Some(identity.instance()), identity.previous());
@@ -157,10 +197,10 @@ fn no_crash_makes_an_agent_look_like_a_copy_of_itself() {
     let count = CRASHES.len();
     for order in 0..count.pow(4) {
         let mut disk = Identity::generate().unwrap().to_text().unwrap().to_vec();
-        let mut recorded = None;
+        let (mut recorded, mut said) = (None, None);
         for nth in 0..4 {
             let crash = CRASHES[order / count.pow(nth) % count];
-            live(&mut disk, &mut recorded, life(nth as usize), crash);
+            live(&mut disk, &mut recorded, &mut said, life(nth as usize), crash);
             let kept = Identity::from_text(&disk).unwrap();
             let on_disk = [Some(kept.instance()), kept.previous()];
             assert!(recorded.is_none() || on_disk.contains(&recorded), "{order} {nth} {crash:?}");

@@ -28,6 +28,11 @@ impl Backoff {
         bound.mul_f64(self.random.f64())
     }
 
+    /// A wait as after many failures: for what will not be over in a moment.
+    pub(super) fn long_delay(&mut self) -> Duration {
+        self.max.mul_f64(self.random.f64())
+    }
+
     /// The link was stable for a while: the next failure is the first again.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
@@ -57,5 +62,15 @@ mod tests {
         assert!((0..200).all(|_| backoff.next_delay(limit) <= limit), "the limit of the moment counts too");
         backoff.reset();
         assert!(backoff.next_delay(Duration::MAX) <= first);
+    }
+
+    #[test]
+    fn long_waits_are_spread_over_the_whole_bound_at_once() {
+        let max = Duration::from_secs(30);
+        let mut backoff = Backoff::new(Duration::from_millis(100), max, 1);
+        let delays: Vec<Duration> = (0..200).map(|_| backoff.long_delay()).collect();
+        assert!(delays.iter().all(|delay| *delay <= max));
+        let low = delays.iter().filter(|delay| **delay < max / 2).count();
+        assert!((70..130).contains(&low), "{low}");
     }
 }

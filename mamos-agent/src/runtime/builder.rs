@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::keeper::{self, IdentityFile, Keeper};
 use super::{AgentHandle, AgentRuntime, AgentStatus, Setup, WhenCutOff};
-use crate::identity::Identity;
+use crate::identity::{Identity, fresh_life};
 use crate::journal::Journal;
 use crate::load::LoadSource;
 
@@ -221,7 +221,15 @@ impl AgentRuntimeBuilder {
         // The lock of the identity comes first: whoever has it may open the rest.
         let file = self.identity_file.take().map(IdentityFile::open).transpose()?;
         let kept = file.as_ref().map(IdentityFile::load).transpose()?.flatten();
-        let identity = kept.or(self.identity).map_or_else(Identity::generate, Ok)?;
+        let identity = match kept.or(self.identity) {
+            Some(mut identity) => {
+                if file.is_some() {
+                    identity.begin_life(fresh_life());
+                }
+                identity
+            }
+            None => Identity::generate()?,
+        };
         let registration = match self.registration {
             Some(token) => token,
             None if identity.is_registered() => Secret::new(""),

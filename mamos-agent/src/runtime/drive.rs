@@ -62,9 +62,9 @@ pub(super) struct Driver {
     registration: Secret,
     /// The number of the last `Hello`.
     ///
-    /// Not kept on disk: a life that was never welcomed goes on after a restart, and begins again at 1. The
-    /// orchestrator compares only with the link of the same life that it still thinks is alive. That is a
-    /// dead one then, so the worst is to be put off until its lease is over.
+    /// It only grows for as long as a life lasts, over restarts too: it begins at what the identity was given
+    /// at the start of this program, which is above all that the one before has used. The orchestrator
+    /// takes a number that does not grow for a hello that is late, or for one of a copy.
     hellos: u64,
     superseded_at: Option<Instant>,
     /// Since when there is no link, if there was one, until the policy was carried out.
@@ -129,9 +129,9 @@ impl Driver {
             agent: None,
             slots: 0,
             lease_ttl: INTERVALS.1,
+            hellos: keeper.identity().hellos(),
             keeper,
             registration,
-            hellos: 0,
             superseded_at: None,
             cut_at: None,
             stop: None,
@@ -207,7 +207,10 @@ impl Driver {
             Event::Connect => self.connect(),
             Event::Opened(Ok(opened)) => return self.opened(opened, now),
             Event::Opened(Err(Failed::ForNow(error))) => self.wait_to_connect(&error, now),
-            Event::Opened(Err(Failed::ForGood(error))) => return Err(error),
+            Event::Opened(Err(Failed::Mismatch(error))) if self.was_welcomed() => {
+                self.wait_for_a_match(&error, now);
+            }
+            Event::Opened(Err(Failed::Mismatch(error) | Failed::ForGood(error))) => return Err(error),
             Event::Sent(Ok(())) => {}
             Event::Sent(Err(error)) => {
                 if error.kind() == ErrorKind::LimitExceeded {

@@ -21,7 +21,10 @@ pub(super) struct Opened {
 pub(super) enum Failed {
     /// It may work later.
     ForNow(Error),
-    /// It will not.
+    /// Who answers is not what the agent was set up for. That is a wrong setting if it never was otherwise;
+    /// else a fault on the way or a change at the other end, which may pass.
+    Mismatch(Error),
+    /// The orchestrator wants no more of this agent.
     ForGood(Error),
 }
 
@@ -44,7 +47,7 @@ async fn greet(
     introduce: impl FnOnce(&Nonce) -> Box<Hello> + Send,
 ) -> Result<Opened, Failed> {
     let connection = connector.connect().await.map_err(|error| match error.kind() {
-        ErrorKind::Config => Failed::ForGood(error),
+        ErrorKind::Config => Failed::Mismatch(error),
         _ => Failed::ForNow(error),
     })?;
     let link = Arc::new(OrchestratorLink::new(connection));
@@ -62,7 +65,7 @@ async fn greet(
         ToAgent::Welcome(welcome) => {
             let message =
                 format!("the orchestrator chose protocol version {}; update the agent", welcome.version);
-            Err(Failed::ForGood(Error::new(ErrorKind::Unsupported, "agent.connect", message)))
+            Err(Failed::Mismatch(Error::new(ErrorKind::Unsupported, "agent.connect", message)))
         }
         other => Err(instead_of("a welcome", other)),
     }

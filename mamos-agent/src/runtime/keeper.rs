@@ -11,7 +11,7 @@ use mamos_core::{AgentId, Error, ErrorKind, Result};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::identity::{Identity, fresh_life};
+use crate::identity::Identity;
 use crate::lock;
 
 /// An identity, and the file that it is kept in, if it is.
@@ -65,9 +65,8 @@ impl Keeper {
         Self { identity: watch::Sender::new(identity), file: None, is_changed: false, writing: None }
     }
 
-    /// Begins the next life of an identity, and has that on disk when it returns. Blocks.
-    pub(super) fn in_file(mut identity: Identity, file: IdentityFile) -> Result<Self> {
-        identity.begin_life(fresh_life());
+    /// Keeps an identity whose life has begun, and has that on disk when it returns. Blocks.
+    pub(super) fn in_file(identity: Identity, file: IdentityFile) -> Result<Self> {
         identity.save(&file.path)?;
         Ok(Self { file: Some(Arc::new(file)), ..Self::in_memory(identity) })
     }

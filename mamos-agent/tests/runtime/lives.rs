@@ -35,7 +35,32 @@ async fn a_registration_is_made_again_with_the_same_key_in_the_same_life() {
     assert_eq!(restarted.handle.identity().public_key(), key);
     let (_, after_crash) = restarted.orchestrator.accept().await;
     assert_eq!((shown(&after_crash), after_crash.instance), (("registration", "token"), first.instance));
-    assert_eq!((after_crash.previous, after_crash.number), (None, 1));
+    assert_eq!(after_crash.previous, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_numbers_of_hellos_grow_for_as_long_as_a_life_lasts_however_often_it_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        let mut agent = start(1, |builder| builder.state_directory(directory.path()));
+        for _ in 0..2 {
+            let (peer, hello) = agent.orchestrator.accept().await;
+            said.push((hello.instance, hello.number));
+            drop(peer);
+        }
+        die(agent).await;
+    }
+    let numbers = [1, 2, 1_000_001, 1_000_002, 2_000_001, 2_000_002];
+    assert_eq!(said, numbers.map(|number| (said[0].0, number)));
+    let mut agent = start(1, |builder| builder.state_directory(directory.path()));
+    let (_peer, _) = agent.orchestrator.welcome().await;
+    agent.handle.wait_until(|status| status.is_connected).await;
+    agent.shutdown.cancel();
+    agent.ended.await.unwrap().unwrap();
+    let mut agent = start(1, |builder| builder.state_directory(directory.path()));
+    let (_, hello) = agent.orchestrator.accept().await;
+    assert_eq!((hello.previous, hello.number), (Some(said[0].0), 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,8 +116,13 @@ async fn an_identity_in_memory_is_used_as_it_is_and_can_be_had_back() {
     let life = |n: u8| InstanceId::from_key(&n.to_string());
     let fresh = || Identity::new(KeyPair::from_seed([5; 32]).unwrap(), life(1));
     let mut agent = start(1, |builder| builder.identity(fresh()));
+    assert_eq!(agent.orchestrator.accept().await.1.number, 1);
+    let mut identity = agent.handle.identity();
+    die(agent).await;
+    identity.begin_life(life(9));
+    let mut agent = start(1, |builder| builder.identity(identity));
     let (_peer, hello) = agent.orchestrator.welcome().await;
-    assert_eq!((hello.instance, hello.previous), (life(1), None));
+    assert_eq!((hello.instance, hello.previous, hello.number), (life(1), None, 1_000_001));
     agent.handle.wait_until(|status| status.is_connected).await;
     let mut identity = agent.handle.identity();
     assert!(identity.is_welcomed());

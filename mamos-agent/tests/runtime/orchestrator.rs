@@ -16,7 +16,8 @@ use mamos_core::protocol::link::AgentLink;
 use mamos_core::protocol::{Dispatched, FromAgent, Hello, RunEvent, RunReport, ToAgent, Welcome};
 use mamos_core::transport::{Connection, Connector, Frame};
 use mamos_core::{Error, ErrorKind, JobId, Result, Timestamp};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::Instant;
 
 #[derive(Debug)]
 struct Pipe {
@@ -56,14 +57,24 @@ impl Connection for Pipe {
     }
 }
 
-pub(crate) struct PipeConnector(mpsc::UnboundedSender<Arc<Pipe>>);
+pub(crate) struct PipeConnector {
+    arrivals: mpsc::UnboundedSender<Arc<Pipe>>,
+    fault: watch::Receiver<Option<ErrorKind>>,
+    failures: mpsc::UnboundedSender<Instant>,
+}
 
 #[async_trait]
 impl Connector for PipeConnector {
     async fn connect(&self) -> Result<Arc<dyn Connection>> {
+        let fault = *self.fault.borrow();
+        if let Some(kind) = fault {
+            // Nobody counts them after the test.
+            let _ = self.failures.send(Instant::now());
+            return Err(Error::new(kind, "pipe.connect", "something is in the way"));
+        }
         let (ours, theirs) = pipe_pair();
         let gone = |_| Error::new(ErrorKind::Unavailable, "pipe.connect", "nobody listens");
-        self.0.send(theirs).map_err(gone)?;
+        self.arrivals.send(theirs).map_err(gone)?;
         Ok(ours)
     }
 
@@ -78,14 +89,33 @@ pub(crate) struct Orchestrator {
     /// Whose proofs are right.
     pub(crate) key: Option<PublicKey>,
     challenges: u8,
+    fault: watch::Sender<Option<ErrorKind>>,
+    failures: mpsc::UnboundedReceiver<Instant>,
 }
 
 pub(crate) fn orchestrator() -> (Arc<PipeConnector>, Orchestrator) {
     let (sender, arrivals) = mpsc::unbounded_channel();
-    (Arc::new(PipeConnector(sender)), Orchestrator { arrivals, key: None, challenges: 0 })
+    let (failing, failures) = mpsc::unbounded_channel();
+    let (fault, shown) = watch::channel(None);
+    let connector = PipeConnector { arrivals: sender, fault: shown, failures: failing };
+    (Arc::new(connector), Orchestrator { arrivals, key: None, challenges: 0, fault, failures })
 }
 
 impl Orchestrator {
+    /// From now on connecting fails like this; `None` for not any more.
+    pub(crate) fn fail_with(&self, fault: Option<ErrorKind>) {
+        self.fault.send_replace(fault);
+    }
+
+    /// Waits until connecting has failed so often, and gives when.
+    pub(crate) async fn failures(&mut self, count: usize) -> Vec<Instant> {
+        let mut times = Vec::new();
+        while times.len() < count {
+            times.push(self.failures.recv().await.unwrap());
+        }
+        times
+    }
+
     /// Waits for a link, and says nothing yet.
     pub(crate) async fn arrival(&mut self) -> Peer {
         Peer {

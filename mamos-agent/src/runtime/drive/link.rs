@@ -17,7 +17,7 @@ impl Driver {
     pub(super) fn connect(&mut self) {
         let profile = self.setup.agent.profile();
         self.slots = profile.slots;
-        self.hellos += 1;
+        self.hellos = self.hellos.saturating_add(1);
         let (number, session, runs) = (self.hellos, self.session, self.ledger.runs());
         let (identity, registration) = (self.keeper.identity(), self.registration.clone());
         let now = self.setup.clock.now();
@@ -121,6 +121,11 @@ impl Driver {
         self.superseded_at.is_some_and(|at| now.duration_since(at) < self.lease_ttl)
     }
 
+    /// Did this program have a link before? What it found then shows that its settings are good.
+    pub(super) fn was_welcomed(&self) -> bool {
+        self.agent.is_some()
+    }
+
     /// The link is of no use any more.
     pub(super) fn cut(&mut self, error: &Error, now: Instant) {
         if let LinkPhase::Up(up) = &self.phase {
@@ -137,6 +142,17 @@ impl Driver {
     pub(super) fn wait_to_connect(&mut self, error: &Error, now: Instant) {
         let delay = self.backoff.next_delay(self.lease_ttl / 3);
         tracing::warn!(%error, ?delay, "no link to the orchestrator; trying again");
+        self.phase = LinkPhase::Waiting(now + delay);
+    }
+
+    /// Whoever answers now is not who welcomed the agent. What runs here goes on; somebody has to look.
+    pub(super) fn wait_for_a_match(&mut self, error: &Error, now: Instant) {
+        let delay = self.backoff.long_delay();
+        tracing::error!(
+            %error, ?delay,
+            "what answers is not the orchestrator as it was before; check its certificate, address and version, \
+             and what lies between; trying again"
+        );
         self.phase = LinkPhase::Waiting(now + delay);
     }
 }
