@@ -347,7 +347,7 @@ impl Session {
 
     /// The link is gone. The session goes on until it expires, unless the agent said goodbye.
     async fn end(&self, engine: &Engine, end: End) {
-        let was_current = engine.registry().disconnect(self.session).is_some();
+        let link = engine.registry().disconnect(self.session);
         engine.given_up.notify_waiters();
         let agent = self.agent.clone();
         match end {
@@ -362,7 +362,15 @@ impl Session {
             }
             End::Cut(mut reason) => {
                 reason.truncate(reason.floor_char_boundary(handshake::MAX_REASON_BYTES));
-                if was_current {
+                if let Some(link) = link {
+                    // The next sweep can no longer do it. Does it fail, the lease is a little shorter.
+                    if link.heard_at > link.renewed_at
+                        && !engine.stopping.is_cancelled()
+                        && let Err(error) =
+                            super::upkeep::renew_from(engine, vec![self.session], link.heard_at).await
+                    {
+                        tracing::debug!(target: "mamos::session", %error, "a lease was not made up for");
+                    }
                     tracing::info!(target: "mamos::session", agent_id = %agent, reason, "an agent's link ended");
                 }
                 engine.tell(What::AgentDisconnected { agent, session: self.session.id, reason });

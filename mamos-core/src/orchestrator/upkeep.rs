@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::engine::Engine;
+use super::registry::Link;
 use super::{dispatch, settle};
 use crate::Result;
 use crate::agent::state::Liveness;
@@ -79,7 +80,45 @@ async fn sweep_after(engine: &Engine, is_back: bool) -> Result<()> {
         let _no_claims = engine.claiming.lock().await;
         adopt(engine).await?;
     }
+    renew_silent(engine).await?;
     sweep(engine).await
+}
+
+/// Makes leases last for their whole length from the last sign of their agent on. Not every sign is written
+/// down: of an agent that was heard of after that, and went silent, it is made up for here.
+async fn renew_silent(engine: &Engine) -> Result<()> {
+    let (now, ttl) = (engine.now(), engine.settings.lease_ttl);
+    let mut silent: BTreeMap<Timestamp, Vec<SessionRef>> = BTreeMap::new();
+    {
+        let mut registry = engine.registry();
+        let is_due =
+            |link: &&Link| link.heard_at > link.renewed_at && now.since(link.renewed_at) >= ttl * 2 / 3;
+        let due: Vec<SessionRef> = registry.links().filter(is_due).map(|link| link.session).collect();
+        for session in due {
+            if let Some(link) = registry.current(session) {
+                link.renewed_at = link.heard_at;
+                silent.entry(link.heard_at).or_default().push(session);
+            }
+        }
+    }
+    for (heard_at, sessions) in silent {
+        renew_from(engine, sessions, heard_at).await?;
+    }
+    Ok(())
+}
+
+/// Renews leases as of the time when their agents were last heard of. Those that are over stay so.
+pub(crate) async fn renew_from(
+    engine: &Engine,
+    sessions: Vec<SessionRef>,
+    heard_at: Timestamp,
+) -> Result<()> {
+    let now = engine.now();
+    let left = (heard_at + engine.settings.lease_ttl).since(now);
+    if !left.is_zero() {
+        engine.store.renew(sessions, left, now).await?;
+    }
+    Ok(())
 }
 
 /// Waits until something is due. False if the orchestrator stops.

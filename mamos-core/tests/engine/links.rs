@@ -393,3 +393,25 @@ async fn cancelled_before_it_was_heard_of_again_a_held_job_is_cancelled_at_the_a
     agent.report(vec![(job.run, RunEvent::Ended(Outcome::Cancelled))]).await;
     assert_eq!(scene.orchestrator.wait(id).await.unwrap().state, JobState::Cancelled);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_lasts_its_whole_length_from_the_last_sign_on_whether_the_link_is_cut_or_silent() {
+    for is_cut in [false, true] {
+        let scene = Scene::new();
+        let mut agent = scene.agent("a", 1).await;
+        let session = agent.session();
+        // So soon after the welcome that the lease is not renewed for it.
+        tokio::time::sleep(TTL * 3 / 10).await;
+        agent.link.send(vec![FromAgent::Heartbeat { load: None }]).await.unwrap();
+        agent.recorded().await;
+        let heard = tokio::time::Instant::now();
+        if is_cut {
+            agent.link.close().await;
+        }
+        tokio::time::sleep_until(heard + TTL * 95 / 100).await;
+        let store = scene.orchestrator.store();
+        assert_eq!(store.session(session).await.unwrap().unwrap().end, None, "cut: {is_cut}");
+        tokio::time::sleep_until(heard + TTL * 3 / 2).await;
+        assert!(store.session(session).await.unwrap().unwrap().end.is_some(), "cut: {is_cut}");
+    }
+}

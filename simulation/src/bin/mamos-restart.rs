@@ -102,11 +102,16 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn play_all(arguments: &Arguments, seed: u64, directory: &std::path::Path) -> anyhow::Result<Vec<Figures>> {
+async fn play_all(
+    arguments: &Arguments,
+    seed: u64,
+    directory: &std::path::Path,
+) -> anyhow::Result<Vec<Figures>> {
     let mut all = Vec::new();
     let total = arguments.scenario.0.len();
     for (n, scenario) in arguments.scenario.0.iter().enumerate() {
-        let progress = ProgressBar::new_spinner().with_prefix(format!("{}/{total} {}", n + 1, scenario.name()));
+        let progress =
+            ProgressBar::new_spinner().with_prefix(format!("{}/{total} {}", n + 1, scenario.name()));
         progress.set_style(ProgressStyle::with_template("{spinner} {prefix} {elapsed}: {msg}")?);
         let begun = Instant::now();
         let mut settings = scenario.settings(usize::from(arguments.agents), seed);

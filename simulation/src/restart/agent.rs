@@ -44,7 +44,8 @@ pub fn run(arguments: AgentArguments) -> anyhow::Result<()> {
         let notebook = Notebook::open(&place, arguments.number)?;
         notebook.note(What::Began);
         let ended = live(&arguments, &place, &notebook).await;
-        let why = ended.as_ref().err().map_or_else(|| "it was drained".to_owned(), |error| format!("{error:#}"));
+        let why =
+            ended.as_ref().err().map_or_else(|| "it was drained".to_owned(), |error| format!("{error:#}"));
         notebook.note(What::GaveUp { why });
         ended
     })
@@ -91,7 +92,8 @@ async fn watch_link(handle: &AgentHandle, notebook: &Notebook, is_forgetful: boo
             return std::future::pending().await;
         };
         notebook.note(What::Linked { session });
-        let status = handle.wait_until(|status| !status.is_connected || status.session != Some(session)).await;
+        let status =
+            handle.wait_until(|status| !status.is_connected || status.session != Some(session)).await;
         if !status.is_connected {
             notebook.note(What::Unlinked);
             if is_forgetful {

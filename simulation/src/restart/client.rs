@@ -68,7 +68,8 @@ impl Caller {
         let request = self.http.get(format!("{}/queues", self.base)).bearer_auth(&self.key);
         let queues: Items<Queue> = request.send().await?.error_for_status()?.json().await?;
         let counts = queues.items.iter().flat_map(|queue| &queue.counts);
-        let open = counts.filter(|(state, _)| matches!(&***state, "scheduled" | "ready" | "leased" | "running"));
+        let open =
+            counts.filter(|(state, _)| matches!(&***state, "scheduled" | "ready" | "leased" | "running"));
         Ok(open.map(|(_, count)| count).sum())
     }
 }

@@ -260,7 +260,8 @@ impl<'a> Judge<'a> {
             let crashed: Vec<&Recorded> =
                 kept.runs.iter().filter(|run| run.end == Some(AttemptEnd::Crashed)).collect();
             if crashed.len() != kept.crashes as usize {
-                let detail = format!("{job} crashed {} times, and {} are counted", crashed.len(), kept.crashes);
+                let detail =
+                    format!("{job} crashed {} times, and {} are counted", crashed.len(), kept.crashes);
                 self.breaks(Promise::RescuedOnce, detail);
             }
             for crashed in crashed {
@@ -301,7 +302,10 @@ impl<'a> Judge<'a> {
             took_ms: (outage.until - outage.from) / 1000,
             running: running.len(),
             ran_through: running.iter().filter(|ran| ran.ended.is_some_and(|at| at > outage.until)).count(),
-            ended_meanwhile: running.iter().filter(|ran| ran.ended.is_some_and(|at| at <= outage.until)).count(),
+            ended_meanwhile: running
+                .iter()
+                .filter(|ran| ran.ended.is_some_and(|at| at <= outage.until))
+                .count(),
             ..Effects::default()
         };
         match outage.effect {
@@ -318,20 +322,27 @@ impl<'a> Judge<'a> {
             let recorded = self.recorded.get(&ran.run).and_then(|recorded| recorded.end);
             if (!ran.is_whole || recorded != Some(AttemptEnd::Succeeded)) && !self.is_excused(ran) {
                 let end = if ran.is_whole { "came to its end" } else { "was stopped" };
-                let detail = format!("{} at agent {} {end}, recorded: {recorded:?}; {}", ran.run, ran.agent, outage.name);
+                let detail = format!(
+                    "{} at agent {} {end}, recorded: {recorded:?}; {}",
+                    ran.run, ran.agent, outage.name
+                );
                 self.breaks(Promise::NotInterrupted, detail);
             }
         }
         if effects.running < outage.agents.len() / 4 || effects.ran_through == 0 {
             let (running, through) = (effects.running, effects.ran_through);
-            self.breaks(Promise::Tested, format!("{}: {running} ran, {through} of them through it", outage.name));
+            self.breaks(
+                Promise::Tested,
+                format!("{}: {running} ran, {through} of them through it", outage.name),
+            );
         }
     }
 
     /// What ran when its agent was lost, and did not end before the lease was over.
     fn rescued(&mut self, outage: &Outage, running: &[&Ran]) -> usize {
         let since = outage.from - micros(SHORTLY);
-        let lost = running.iter().filter(|ran| ran.started < since && ran.ended.is_none_or(|at| at > outage.until));
+        let lost =
+            running.iter().filter(|ran| ran.started < since && ran.ended.is_none_or(|at| at > outage.until));
         let mut rescued = 0;
         for ran in lost {
             rescued += 1;
@@ -341,7 +352,10 @@ impl<'a> Judge<'a> {
             let is_elsewhere = later.first().is_some_and(|next| !outage.agents.contains(&next.agent));
             if recorded != Some(AttemptEnd::Crashed) || later.len() != 1 || !is_elsewhere {
                 let later: Vec<usize> = later.iter().map(|later| later.agent).collect();
-                let detail = format!("{} at agent {} ended as {recorded:?}, and then ran at {later:?}", ran.run, ran.agent);
+                let detail = format!(
+                    "{} at agent {} ended as {recorded:?}, and then ran at {later:?}",
+                    ran.run, ran.agent
+                );
                 self.breaks(Promise::RescuedOnce, detail);
             }
         }
@@ -361,7 +375,8 @@ impl<'a> Judge<'a> {
             let recorded = self.recorded.get(&ran.run).and_then(|recorded| recorded.end);
             let starts = self.by_job.get(&ran.run.job).map_or(0, Vec::len);
             if recorded != Some(AttemptEnd::Succeeded) || starts != 1 {
-                let detail = format!("{} ended as {recorded:?}, and its job was started {starts} times", ran.run);
+                let detail =
+                    format!("{} ended as {recorded:?}, and its job was started {starts} times", ran.run);
                 self.breaks(Promise::JournalDelivered, detail);
             }
         }
@@ -387,7 +402,8 @@ impl<'a> Judge<'a> {
                 self.breaks(Promise::Back, format!("agent {agent} came back too late; {}", outage.name));
             }
             if outage.effect != Effect::Lost && Some(session) != before {
-                let detail = format!("agent {agent} came back to {session} instead of {before:?}; {}", outage.name);
+                let detail =
+                    format!("agent {agent} came back to {session} instead of {before:?}; {}", outage.name);
                 self.breaks(Promise::Back, detail);
             }
         }

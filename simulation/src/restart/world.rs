@@ -78,7 +78,8 @@ impl World {
         std::fs::create_dir_all(place.directory())?;
         let server_address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let directory = place.directory().display().to_string();
-        let sabotage: Vec<String> = settings.sabotage.iter().flat_map(|sabotage| as_flag(*sabotage)).collect();
+        let sabotage: Vec<String> =
+            settings.sabotage.iter().flat_map(|sabotage| as_flag(*sabotage)).collect();
         let mut arguments = vec!["server".to_owned(), directory.clone()];
         arguments.extend(["--port".to_owned(), server_address.port().to_string()]);
         arguments.extend(["--lease-ms".to_owned(), settings.lease.as_millis().to_string()]);
@@ -111,7 +112,8 @@ impl World {
         }
         let caller = Caller::new(&place, server_address)?;
         // About two jobs a second for each agent.
-        let client = Client::start(caller.clone(), settings.seed, settings.agents.div_ceil(5), settings.longest);
+        let client =
+            Client::start(caller.clone(), settings.seed, settings.agents.div_ceil(5), settings.longest);
         let mut world = Self {
             random: fastrand::Rng::with_seed(settings.seed),
             evidence: Evidence::of(settings.agents),
