@@ -80,8 +80,19 @@ pub struct Recorded {
     pub end: Option<AttemptEnd>,
     /// Was this reported after it had lost its lease?
     pub is_late: bool,
-    /// Is its log what such a run prints, from the first line to the last?
-    pub has_whole_log: bool,
+    /// What its log is.
+    pub log: Log,
+}
+
+/// What the log of a run is, next to what such a run prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// All of it, from the first line to the last.
+    Whole,
+    /// Its beginning, without a gap.
+    Beginning,
+    /// Something else.
+    Wrong,
 }
 
 /// All that is known after a scenario.
@@ -272,8 +283,12 @@ impl<'a> Judge<'a> {
                 }
             }
             for run in kept.runs.iter().filter(|run| !run.is_late && run.end == Some(AttemptEnd::Succeeded)) {
-                if !run.has_whole_log {
-                    self.breaks(Promise::WholeLogs, format!("that of {} is not what it printed", run.run));
+                let ran = runs.iter().find(|ran| ran.run == run.run);
+                // What an agent had printed and not sent dies with it.
+                let may_be_cut = ran.is_some_and(|ran| self.lost_its_agent(ran));
+                if run.log == Log::Wrong || (run.log == Log::Beginning && !may_be_cut) {
+                    let detail = format!("that of {} is {:?} next to what it printed", run.run, run.log);
+                    self.breaks(Promise::WholeLogs, detail);
                 }
                 if !runs.iter().any(|ran| ran.run == run.run && ran.is_whole) {
                     let detail = format!("{} succeeded, and its handler did not come to its end", run.run);
@@ -290,6 +305,20 @@ impl<'a> Judge<'a> {
                 && outage.agents.contains(&ran.agent)
                 && ran.started <= outage.until
                 && ran.ended.is_none_or(|ended| ended > outage.from - 2 * micros(SHORTLY))
+        })
+    }
+
+    /// Was its agent lost before all that it said can have arrived?
+    fn lost_its_agent(&self, ran: &Ran) -> bool {
+        self.findings.outages.iter().any(|outage| {
+            let since = match outage.effect {
+                Effect::Unnoticed => return false,
+                Effect::Lost => outage.from,
+                Effect::Journaled { since } => since,
+            };
+            outage.agents.contains(&ran.agent)
+                && ran.started <= outage.until
+                && ran.ended.is_none_or(|ended| ended > since - 2 * micros(SHORTLY))
         })
     }
 
@@ -349,7 +378,10 @@ impl<'a> Judge<'a> {
             let recorded = self.recorded.get(&ran.run).and_then(|recorded| recorded.end);
             let starts = self.by_job.get(&ran.run.job).cloned().unwrap_or_default();
             let later: Vec<&Ran> = starts.iter().filter(|later| later.run.epoch > ran.run.epoch).collect();
-            let is_elsewhere = later.first().is_some_and(|next| !outage.agents.contains(&next.agent));
+            // Once they are back, one of the lost may get it as well.
+            let is_elsewhere = later
+                .first()
+                .is_some_and(|next| next.started > outage.until || !outage.agents.contains(&next.agent));
             if recorded != Some(AttemptEnd::Crashed) || later.len() != 1 || !is_elsewhere {
                 let later: Vec<usize> = later.iter().map(|later| later.agent).collect();
                 let detail = format!(

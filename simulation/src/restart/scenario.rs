@@ -130,9 +130,10 @@ async fn agents_killed_with_results(world: &mut World) -> anyhow::Result<()> {
     tokio::time::sleep(SHORT / 5).await;
     world.start_agents(&victims)?;
     world.start_server()?;
+    let (killed, away) = (killed.ends(), away.ends());
     let effect = Effect::Journaled { since: away.from };
-    world.recover(Outage { relinks: true, effect, ..killed.ends() }).await?;
-    world.recover(Outage { relinks: true, has_jitter: true, ..away.ends() }).await
+    world.recover(Outage { relinks: true, effect, ..killed }).await?;
+    world.recover(Outage { relinks: true, has_jitter: true, ..away }).await
 }
 
 /// Killed, and away until their jobs were given to others.

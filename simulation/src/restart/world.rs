@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use super::client::{Caller, Client};
 use super::evidence::Evidence;
-use super::judge::{Effect, Findings, Kept, Outage, Recorded};
+use super::judge::{Effect, Findings, Kept, Log, Outage, Recorded};
 use super::place::{Place, Sabotage, now};
 use super::process::Victim;
 use super::proxy::{Proxy, Weather};
@@ -285,12 +285,13 @@ async fn gather(store: &SqliteStore, findings: &mut Findings) -> anyhow::Result<
             for attempt in &attempts {
                 let pieces = store.log(attempt.run, 0, 1024 * 1024).await?;
                 let printed: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect();
-                runs.push(Recorded {
-                    run: attempt.run,
-                    end: attempt.end,
-                    is_late: attempt.is_late,
-                    has_whole_log: printed == work.prints(attempt.run).as_bytes(),
-                });
+                let prints = work.prints(attempt.run);
+                let log = match prints.as_bytes().strip_prefix(printed.as_slice()) {
+                    Some([]) => Log::Whole,
+                    Some(_) => Log::Beginning,
+                    None => Log::Wrong,
+                };
+                runs.push(Recorded { run: attempt.run, end: attempt.end, is_late: attempt.is_late, log });
             }
             findings.told.extend(retold(job, &attempts));
             findings.kept.push(Kept {
