@@ -1,6 +1,8 @@
 //! An agent in another language, written from `docs/protocol.md`: what the document promises must be enough
 //! for it. Needs `python3`, 3.11 or later, and fails without.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

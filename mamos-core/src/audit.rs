@@ -20,6 +20,8 @@ const MAX_TEXT_BYTES: usize = 512;
 /// How many records one call looks at to find some that fit, so that a rare filter does not cost the store
 /// its whole history at once.
 const MAX_LOOKED_AT: usize = 5000;
+/// How often one call asks the store, for a page may be asked for one record at a time.
+const MAX_QUERIES: usize = 64;
 
 /// Something that somebody did, or tried to do. Never changed once written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +165,7 @@ impl AuditLog {
         let limit = page.bounded_limit() as usize;
         let mut items = Vec::new();
         let mut looked_at = 0;
-        loop {
+        for queries in 1.. {
             page.limit = u32::try_from(limit - items.len()).unwrap_or(1);
             let wanted = DocumentFilter {
                 collection: COLLECTION.to_owned(),
@@ -173,11 +175,13 @@ impl AuditLog {
             let found = self.store.documents(wanted, page, now).await?;
             looked_at += found.items.len();
             items.extend(found.items.iter().filter_map(read).filter(|record| filter.fits(&record.entry)));
-            if found.next.is_none() || items.len() >= limit || looked_at >= MAX_LOOKED_AT {
+            let is_enough = items.len() >= limit || looked_at >= MAX_LOOKED_AT || queries >= MAX_QUERIES;
+            if found.next.is_none() || is_enough {
                 return Ok(Page { items, next: found.next });
             }
             page = PageRequest { limit: 1, after: found.next };
         }
+        Ok(Page { items, next: page.after })
     }
 }
 

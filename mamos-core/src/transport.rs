@@ -93,10 +93,6 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
     /// Notes that whoever is at the other end could not prove who they are, for transports that count such
     /// failures and let a place that has too many wait. Does nothing by default.
     fn note_refused(&self) {}
-
-    /// Notes that whoever is at the other end has proven who they are, for transports that give strangers less
-    /// room. Does nothing by default.
-    fn note_admitted(&self) {}
 }
 
 /// What a connection moves. Opaque to it: only [`protocol`](crate::protocol) makes and reads one.

@@ -38,6 +38,19 @@ impl Caller {
             permission.as_str()
         )))
     }
+
+    /// Refuses who has none of them.
+    pub(crate) fn must_any(&self, permissions: &[Permission]) -> Result<(), Problem> {
+        if permissions.iter().any(|permission| self.may(*permission)) {
+            return Ok(());
+        }
+        let names: Vec<&str> = permissions.iter().map(|permission| permission.as_str()).collect();
+        Err(Problem::forbidden(format!(
+            "{} has none of the permissions {}; ask an administrator for a role that has one",
+            self.principal.name,
+            names.join(", ")
+        )))
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {

@@ -62,6 +62,8 @@ pub(crate) enum Access {
     Login,
     /// Who has the permission.
     Needs(Permission),
+    /// Who has one of the permissions; which one it takes, the handler sees.
+    NeedsAny(&'static [Permission]),
     /// Who has the permission, and the agent that the path names in `{agent}`.
     NeedsOrOwnAgent(Permission),
 }
@@ -86,6 +88,11 @@ impl Rule {
     /// Reading, with this permission.
     pub(crate) const fn needs(permission: Permission) -> Self {
         Self::new(Access::Needs(permission))
+    }
+
+    /// With one of these permissions.
+    pub(crate) const fn needs_any(permissions: &'static [Permission]) -> Self {
+        Self::new(Access::NeedsAny(permissions))
     }
 
     /// Reading, with this permission or about oneself.
@@ -325,6 +332,7 @@ fn permit(
             Err(Problem::forbidden("this takes a login, not a key or an agent's token; log in"))
         }
         Access::Needs(permission) => known()?.must(permission),
+        Access::NeedsAny(permissions) => known()?.must_any(permissions),
         Access::NeedsOrOwnAgent(permission) => {
             let caller = known()?;
             let own = caller.agent.as_ref().map(ToString::to_string);

@@ -89,11 +89,6 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
         self.connection.note_refused();
     }
 
-    /// Tells the transport that the other side has proven who it is.
-    pub fn note_admitted(&self) {
-        self.connection.note_admitted();
-    }
-
     /// Sends messages. Waits while the other side is slow.
     ///
     /// # Errors

@@ -30,7 +30,8 @@ pub(crate) fn add(routes: Routes) -> Routes {
     routes
         .add(routes!(my_keys), Rule::USER)
         .add(routes!(create_key), Rule::LOGIN.audited("key.create").idempotent())
-        .add(routes!(remove_my_key), Rule::USER.audited("key.remove"))
+        // By a login: a key that may little cannot take away those that may more.
+        .add(routes!(remove_my_key), Rule::LOGIN.audited("key.remove"))
         .add(routes!(keys), administer)
         .add(routes!(remove_key), administer.audited("key.remove"))
 }

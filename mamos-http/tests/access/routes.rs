@@ -73,7 +73,7 @@ const TABLE: &[(&str, &str, Who)] = &[
     ("GET", "/api/v1/me", Anyone),
     ("GET", "/api/v1/me/keys", Users),
     ("POST", "/api/v1/me/keys", Logins),
-    ("DELETE", "/api/v1/me/keys/{id}", Users),
+    ("DELETE", "/api/v1/me/keys/{id}", Logins),
     ("PUT", "/api/v1/me/password", Logins),
     ("GET", "/api/v1/openapi.json", Public),
     ("GET", "/api/v1/queues", Has("read")),

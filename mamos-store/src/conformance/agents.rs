@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mamos_core::agent::{AgentRecord, Revocation};
 use mamos_core::agent::state::AgentState;
+use mamos_core::agent::{AgentRecord, Revocation};
 use mamos_core::id::InstanceId;
 use mamos_core::job::labels::Labels;
 use mamos_core::store::{Cursor, DocumentFilter, PageRequest};

@@ -65,7 +65,6 @@ pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
         entry.peer = link.peer();
         record(engine, entry, now).await;
     }
-    link.note_admitted();
     // From here on nothing is sent on an earlier link of this agent: what it does not name in its hello
     // and was claimed for it before, it never got.
     supersede(engine, &agent, &hello);

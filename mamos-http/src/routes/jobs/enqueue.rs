@@ -29,8 +29,9 @@ const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 const RESULT: &str = "x-mamos-result";
 
 pub(super) fn add(routes: Routes) -> Routes {
-    // Which permission it takes, the body says. Only commands are audited.
-    let rule = Rule::ANYONE.audited("command.run").with_bodies(MAX_BODY_BYTES);
+    // Which of the two it takes, the body says. Only commands are audited.
+    const EITHER: &[Permission] = &[Permission::EnqueueJobs, Permission::RunCommands];
+    let rule = Rule::needs_any(EITHER).audited("command.run").with_bodies(MAX_BODY_BYTES);
     routes.add(routes!(enqueue_job), rule).add(routes!(enqueue_jobs), rule.idempotent())
 }
 
@@ -47,7 +48,7 @@ pub(super) fn add(routes: Routes) -> Routes {
         ("Location" = String), ("X-Mamos-Result" = String, description = "`repeat` or `unique_key_taken`"))),
     (status = 202, description = "The job, which has not ended in the time of `Prefer: wait`", body = Job, headers(
         ("Location" = String), ("X-Mamos-Result" = String))),
-    (status = 409, description = "Another job has the id", body = Problem),
+    (status = 409, description = "Another job has the id; or the unique key, and the caller may not read", body = Problem),
     (status = 410, description = "The job of this Idempotency-Key has ended and was removed", body = Problem),
 ))]
 async fn enqueue_job(
@@ -72,7 +73,6 @@ async fn enqueue_one(
     request: Request,
     is_command: &mut bool,
 ) -> Result<Response, Problem> {
-    may_any(caller)?;
     let bytes = json_bytes(request, &()).await?;
     let wish: JobWish = read_json(&bytes)?;
     *is_command = wish.command().is_some();
@@ -89,6 +89,11 @@ async fn enqueue_one(
         }
         Some(key) => store_once(shared, key, job).await?,
     };
+    if result == "unique_key_taken" && !caller.may(Permission::Read) {
+        // It is somebody else's, and what it holds is for those who may read.
+        let detail = format!("job {id} has this unique key and has not ended");
+        return Err(Problem::conflict(detail).at("/unique_key", "wait for its end, or choose another"));
+    }
     let mut response = shown(shared, headers, id, result).await?;
     if let Ok(location) = HeaderValue::try_from(format!("/api/v1/jobs/{id}")) {
         response.headers_mut().insert(LOCATION, location);
@@ -195,7 +200,6 @@ async fn enqueue_many(
     request: Request,
     commands: &mut usize,
 ) -> Result<Response, Problem> {
-    may_any(caller)?;
     let bytes = json_bytes(request, &()).await?;
     let JobWishes { jobs: wishes } = {
         let wishes: JobWishes = read_json(&bytes)?;
@@ -216,10 +220,6 @@ async fn enqueue_many(
     let enqueued = shared.orchestrator.enqueue_all(jobs).await?;
     let items = enqueued.iter().map(JobVerdict::of_enqueue).collect();
     Ok(Json(Verdicts { items }).into_response())
-}
-
-fn may_any(caller: &Caller) -> Result<(), Problem> {
-    if caller.may(Permission::RunCommands) { Ok(()) } else { caller.must(Permission::EnqueueJobs) }
 }
 
 fn must(caller: &Caller, is_command: bool) -> Result<(), Problem> {
