@@ -289,12 +289,16 @@ impl Driver {
             if let Some((first, reports)) = self.ledger.take_batch() {
                 messages.push(FromAgent::Reports { first, reports });
             }
-            if messages.is_empty() && up.beat_at <= now {
+            // One that is slow to record answers a heartbeat all the same.
+            let is_in_doubt = up.doubt_at(self.lease_ttl / SILENCE_PART / 2).is_some_and(|at| at <= now);
+            if messages.is_empty() && (up.beat_at <= now || is_in_doubt) {
                 messages.push(FromAgent::Heartbeat { load: None });
                 up.is_beat_unanswered = true;
             }
             if !messages.is_empty() {
                 up.beat_at = now + self.backoff.spread(up.heartbeat_every);
+                // Counted from a question on: before it, an orchestrator that is slow owes no sign.
+                up.owed_since.get_or_insert(now);
                 let link = up.link.clone();
                 up.sending = Some(async move { link.send(messages).await }.boxed());
             }
@@ -308,7 +312,10 @@ impl Driver {
         }
         if up.sending.is_none() && !self.ledger.is_unanswered() && !up.is_beat_unanswered {
             up.owed_since = None;
-        } else if now.duration_since(*up.owed_since.get_or_insert(now)) >= self.lease_ttl / SILENCE_PART {
+        } else if up
+            .owed_since
+            .is_some_and(|since| now.duration_since(since) >= self.lease_ttl / SILENCE_PART)
+        {
             let message = "the orchestrator answered nothing for a third of the lease";
             self.cut(&Error::new(ErrorKind::Unavailable, "link.send", message), now);
         }
@@ -351,6 +358,7 @@ impl Driver {
                 up.sending.is_none().then_some(up.beat_at),
                 has_source.then_some(up.load_at),
                 up.owed_since.map(|since| since + self.lease_ttl / SILENCE_PART),
+                up.doubt_at(self.lease_ttl / SILENCE_PART / 2).filter(|_| up.sending.is_none()),
             ]);
         }
         // Far enough to cost nothing.

@@ -35,6 +35,13 @@ pub(super) struct Up {
     pub(super) is_beat_unanswered: bool,
 }
 
+impl Up {
+    /// When the orchestrator, which has owed an answer for so long then, is to be asked whether it is there.
+    pub(super) fn doubt_at(&self, patience: Duration) -> Option<Instant> {
+        self.owed_since.filter(|_| !self.is_beat_unanswered).map(|since| since + patience)
+    }
+}
+
 impl LinkPhase {
     /// Waits for something to happen to the link. Safe to drop and call again.
     pub(super) async fn next(&mut self) -> Event {
