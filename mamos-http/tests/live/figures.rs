@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mamos_core::job::Outcome;
 use mamos_core::protocol::RunEvent;
 
-use crate::scene::{Scene, Served};
+use crate::scene::{Scene, Served, fetch, http};
 
 /// From `shared/design/conventions.md`, under Telemetry.
 const PROMISED: [&str; 13] = [
@@ -28,7 +28,7 @@ const PROMISED: [&str; 13] = [
 
 async fn metrics(served: &Served) -> String {
     // From this machine, without a token.
-    reqwest::get(format!("http://{}/metrics", served.address)).await.unwrap().text().await.unwrap()
+    fetch(format!("http://{}/metrics", served.address)).await.unwrap().text().await.unwrap()
 }
 
 fn value(text: &str, series: &str) -> f64 {
@@ -70,7 +70,7 @@ async fn the_figures_are_those_that_were_promised_and_are_right() {
     while scene.orchestrator.stats().stale_writes.iter().all(|(_, count)| *count == 0) {
         tokio::task::yield_now().await;
     }
-    reqwest::get(format!("http://{}/api/v1/jobs/secret", served.address)).await.unwrap();
+    fetch(format!("http://{}/api/v1/jobs/secret", served.address)).await.unwrap();
     let text = metrics(&served).await;
     assert_eq!(value(&text, r#"mamos_jobs_enqueued_total{queue="q",kind="k"}"#), 2.0);
     assert_eq!(value(&text, r#"mamos_jobs_settled_total{queue="q",kind="k",outcome="succeeded"}"#), 1.0);
@@ -112,7 +112,7 @@ async fn only_this_machine_and_those_who_may_read_see_the_figures() {
     let scene = Scene::new().await;
     let served = scene.serve(|server| server).await;
     let url = format!("http://{}/metrics", served.address);
-    let client = reqwest::Client::new();
+    let client = http();
     let proxied = || client.get(&url).header("x-forwarded-for", "192.0.2.1");
     assert_eq!(proxied().send().await.unwrap().status(), 401);
     assert_eq!(proxied().bearer_auth("bob").send().await.unwrap().status(), 403);
@@ -124,7 +124,7 @@ async fn it_is_ready_while_it_can_work_and_says_why_not() {
     let scene = Scene::new().await;
     let served = scene.serve(|server| server).await;
     let get = async |path: &str| {
-        let response = reqwest::get(format!("http://{}{path}", served.address)).await.unwrap();
+        let response = fetch(format!("http://{}{path}", served.address)).await.unwrap();
         (response.status().as_u16(), response.json::<serde_json::Value>().await.unwrap())
     };
     assert_eq!(get("/livez").await.0, 200);

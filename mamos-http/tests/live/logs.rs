@@ -6,7 +6,7 @@ use mamos_core::agent::LogStream;
 use mamos_core::job::{Failure, Outcome};
 use mamos_core::protocol::RunEvent;
 
-use crate::scene::{Client, Heard, Scene};
+use crate::scene::{Client, Heard, Scene, http};
 
 fn printed(offset: u64, bytes: &[u8]) -> RunEvent {
     RunEvent::Log { offset, stream: LogStream::Stdout, bytes: Bytes::copy_from_slice(bytes) }
@@ -87,7 +87,7 @@ async fn a_log_is_followed_over_all_attempts_without_a_gap_to_the_end_of_the_job
 async fn a_job_that_is_not_there_has_no_stream() {
     let scene = Scene::new().await;
     let served = scene.serve(|server| server).await;
-    let client = reqwest::Client::new();
+    let client = http();
     let job = mamos_core::id::JobId::from_key("nobody's");
     for (path, status) in [
         (format!("jobs/{job}/log/follow"), 404),

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::scene::{Client, LIMIT, LOOPBACK, Scene, Served};
+use crate::scene::{Client, LIMIT, LOOPBACK, Scene, Served, fetch};
 
 /// Short enough for a test, long enough for a busy machine.
 const SHORT: Duration = Duration::from_millis(300);
@@ -250,7 +250,7 @@ async fn a_request_that_does_not_end_is_cut_at_the_limit() {
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     // Under way: the server has read it once a second connection was answered.
-    reqwest::get(format!("http://{}/x", served.address)).await.unwrap();
+    fetch(format!("http://{}/x", served.address)).await.unwrap();
     served.stop.send(()).unwrap();
     tokio::time::timeout(LIMIT, served.running).await.expect("it ends").unwrap();
     let mut answer = Vec::new();
