@@ -2,7 +2,7 @@
 //! and metrics.
 //!
 //! [`router`] gives an [`axum::Router`] that can be served alone or mounted in a program's own with
-//! [`nest_service`](axum::Router::nest_service). It is closed by default: every route has a [rule](guard),
+//! [`nest_service`](axum::Router::nest_service). It is closed by default: every route has a rule,
 //! and one place authorises all of them.
 
 #![allow(clippy::result_large_err, reason = "a request makes at most one problem")]
