@@ -1,7 +1,7 @@
 //! An agent in another language, written from `docs/protocol.md`: what the document promises must be enough
 //! for it. Needs `python3`, 3.11 or later, and fails without.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
