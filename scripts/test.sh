@@ -17,6 +17,8 @@ need() { # program, Debian package
 
 command -v cargo >/dev/null || { echo "missing: cargo. Install Rust 1.95 or newer (https://rustup.rs) and start again." >&2; exit 1; }
 need cc gcc
+need python3 python3
+need openssl openssl
 
 say "tests"
 counts=""
@@ -40,6 +42,9 @@ say "real crashes: 50 rounds of kill -9"
 # The driver starts its two victims from beside itself.
 cargo build --release --quiet -p mamos-simulation --bins
 cargo run --release --quiet -p mamos-simulation --bin mamos-crash -- --rounds 50
+
+say "restarts: a server and 50 agents over WebSockets, killed, paused, stopped and cut off"
+cargo run --release --quiet -p mamos-simulation --bin mamos-restart -- --scenario all --agents 50 --seed 1
 
 say "all tests passed"
 [ -z "$counts" ] || echo "$counts"

@@ -41,7 +41,7 @@ fn seeds_that_once_found_a_fault_find_none_any_more() {
 
 /// Gives the first seed under which a store with the flaw is caught, and how.
 fn caught_at(flaw: Flaw) -> Option<(u64, Violation)> {
-    let options = Options { flaw: Some(flaw), chaos_for: Duration::from_secs(20), ..Options::default() };
+    let options = Options { flaw: Some(flaw), chaos_for: Duration::from_secs(60), jobs: 120 };
     (1..=300).find_map(|seed| {
         let report = simulate(seed, &options).ok()?;
         report.violations.into_iter().next().map(|violation| (seed, violation))

@@ -223,8 +223,12 @@ async fn a_key_is_removed_by_its_owner_or_an_admin_and_is_good_for_nothing_at_on
     let of_bob: Vec<String> = id(&bobs, "/api/v1/me/keys").await;
     let all: Vec<String> = id(&bobs, "/api/v1/keys").await;
     assert_eq!((of_ann.len(), of_bob.len(), all.len()), (2, 1, 3));
-    let foreign = host.call("DELETE", &format!("/api/v1/me/keys/{}", of_bob[0]), Some(&anns), None).await;
-    assert_eq!(foreign.status, 404);
+    let remove = async |token: &str, key: &str| {
+        host.call("DELETE", &format!("/api/v1/me/keys/{key}"), Some(token), None).await.status
+    };
+    assert_eq!(remove(&anns, &of_ann[0]).await, 403, "a key may not remove keys");
+    let login = host.logged_in("ann").await;
+    assert_eq!(remove(&login, &of_bob[0]).await, 404, "nor anybody those of others");
     for key in of_ann {
         assert_eq!(host.call("DELETE", &format!("/api/v1/keys/{key}"), Some(&bobs), None).await.status, 204);
     }
