@@ -1,6 +1,5 @@
 //! The orchestrator's process: told what to do on stdin, answers on stdout.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use mamos_core::job::retry::RetryPolicy;
 use mamos_core::job::{NewJob, Priority};
 use mamos_core::orchestrator::TokenScope;
 use mamos_core::{JobId, JobKind, Orchestrator, QueueName, Store};
-use mamos_http::{AGENT_LINK_PATH, AgentEndpoint};
+use mamos_http::{AGENT_LINK_PATH, AgentEndpoint, Server};
 use mamos_store::{MemoryStore, SqliteSettings, SqliteStore};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
@@ -43,10 +42,9 @@ pub(crate) async fn serve(arguments: ServerArguments) -> anyhow::Result<()> {
     let (listener, route) = AgentEndpoint::new().split();
     let orchestrator = Orchestrator::builder(Arc::clone(&store)).listener(listener).prefetch(1024).build()?;
     let router = axum::Router::new().route(AGENT_LINK_PATH, route);
-    let socket = tokio::net::TcpListener::bind(arguments.listen).await?;
-    let address = socket.local_addr()?.to_string();
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = tokio::spawn(async move { axum::serve(socket, service).await });
+    let server = Server::builder(arguments.listen).max_connections(30_000).bind().await?;
+    let address = server.address().to_string();
+    let serving = tokio::spawn(server.run(router, std::future::pending()));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let runs = orchestrator.clone();
     let running = tokio::spawn(async move {
