@@ -7,7 +7,7 @@
 //!
 //! - The nouns: [`job`], [`agent`], [`lease`], [`id`], [`clock`].
 //! - The rules, pure functions: [`job::state`], [`job::retry`], [`job::rules`], [`agent::state`].
-//! - The ports: [`store`], [`transport`], [`bus`], [`auth`], [`whitelist`], [`lifecycle`], [`agent::Agent`].
+//! - The ports: [`store`], [`hint`], [`transport`], [`bus`], [`auth`], [`whitelist`], [`lifecycle`], [`agent::Agent`].
 //! - The [`protocol`] between the two sides.
 //! - The engine: [`orchestrator`].
 
@@ -18,6 +18,7 @@ pub mod bus;
 pub mod clock;
 pub mod error;
 pub mod event;
+pub mod hint;
 pub mod id;
 pub mod job;
 pub mod lease;

@@ -22,6 +22,7 @@ use crate::Result;
 use crate::agent::{AgentProfile, AgentRecord, LogStream};
 use crate::auth::RegistrationToken;
 use crate::clock::Timestamp;
+use crate::hint::Hints;
 use crate::id::{AgentId, JobId, JobKind, QueueName, SessionId, TokenId};
 use crate::job::labels::Labels;
 use crate::job::lane::{Lane, LaneId};
@@ -30,12 +31,31 @@ use crate::job::{AttemptRecord, CancelRequest, ClaimedJob, JobRecord, NewJob, Ou
 use crate::lease::{RunRef, SessionRef, Verdict};
 
 /// Everything that an orchestrator keeps.
+#[async_trait]
 pub trait Store:
     JobStore + LogStore + QueueStore + SessionStore + AgentStore + TokenStore + DocumentStore
 {
     /// Says which store this is, for people, for example `sqlite (durability full) at /var/lib/mamos.db`.
     /// Never contains a secret.
     fn describe(&self) -> String;
+
+    /// The time of the server that keeps the data, for a store that several machines share: orchestrators
+    /// align their clocks with it, so that one whose clock is wrong takes no lease that still holds.
+    /// `None`, the default, for a store of one machine.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable): it does not answer; try again later.
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
+
+    /// Carries hints between the orchestrators on this store. `None`, the default, for a store that cannot:
+    /// they then look at it every
+    /// [`sweep_every`](crate::orchestrator::Builder::sweep_every), or are given a bus.
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        None
+    }
 }
 
 /// Keeps jobs, and decides who may run them.

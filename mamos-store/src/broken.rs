@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
+use mamos_core::hint::Hints;
 use mamos_core::id::{JobId, QueueName, SessionId};
 use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, ClaimedJob, JobRecord, NewJob, Priority};
@@ -153,9 +154,18 @@ impl<S: Store> Broken<S> {
     }
 }
 
+#[async_trait]
 impl<S: Store> Store for Broken<S> {
     fn describe(&self) -> String {
         format!("{} (broken: {:?})", self.inner.describe(), self.flaw)
+    }
+
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        self.inner.time().await
+    }
+
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        self.inner.hints()
     }
 }
 

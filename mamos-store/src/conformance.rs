@@ -33,6 +33,7 @@ pub mod cancel;
 pub mod claim;
 pub mod documents;
 pub mod enqueue;
+pub mod hints;
 pub mod history;
 pub mod lists;
 pub mod logs;

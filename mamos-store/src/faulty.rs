@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
+use mamos_core::hint::Hints;
 use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
 use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
@@ -142,10 +143,19 @@ impl<S: Store> fmt::Debug for Faulty<S> {
     }
 }
 
+#[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Faulty<S> {
     fn describe(&self) -> String {
         format!("{} (faulty)", self.inner.describe())
+    }
+
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        self.through("store.time", self.inner.time()).await
+    }
+
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        self.inner.hints()
     }
 }
 

@@ -15,6 +15,7 @@ pub mod conformance;
 mod documents;
 #[cfg(feature = "conformance")]
 pub mod faulty;
+mod hints;
 pub mod memory;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -3,6 +3,7 @@
 mod agents;
 mod documents;
 mod hash;
+mod hints;
 mod job;
 mod jobs;
 mod line;
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
+use mamos_core::hint::Hints;
 use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
 use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
@@ -62,6 +64,7 @@ use mamos_core::{Error, ErrorKind, Result};
 #[derive(Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
+    hints: hints::MemoryHints,
 }
 
 /// All that is kept. Its methods are in the files of this module, one a noun.
@@ -98,6 +101,10 @@ impl fmt::Debug for MemoryStore {
 impl Store for MemoryStore {
     fn describe(&self) -> String {
         "memory (lost when the process ends)".to_owned()
+    }
+
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        Some(Arc::new(self.hints.clone()))
     }
 }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::Timestamp;
+use mamos_core::hint::Hints;
 use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
 use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
@@ -44,9 +45,18 @@ impl fmt::Debug for Recorder {
     }
 }
 
+#[async_trait]
 impl Store for Recorder {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        self.inner.time().await
+    }
+
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        self.inner.hints()
     }
 }
 

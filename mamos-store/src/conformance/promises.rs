@@ -165,6 +165,10 @@ macro_rules! __store_promises {
                 a_late_settle_is_kept_as_evidence
                 late_evidence_is_bounded
                 a_run_that_moved_is_in_the_history_of_its_last_session;
+            hints:
+                the_time_of_a_shared_store_does_not_go_back
+                every_hint_is_heard_by_all_who_listen
+                a_hint_that_is_too_large_is_refused_and_none_of_its_batch_told;
         }
     };
 }

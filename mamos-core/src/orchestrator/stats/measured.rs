@@ -12,6 +12,7 @@ use crate::Result;
 use crate::agent::AgentRecord;
 use crate::auth::RegistrationToken;
 use crate::clock::Timestamp;
+use crate::hint::Hints;
 use crate::id::{AgentId, JobId, QueueName, SessionId, TokenId};
 use crate::job::lane::Lane;
 use crate::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
@@ -123,9 +124,18 @@ measured! {
     }
 }
 
+#[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Store for Measured {
     fn describe(&self) -> String {
         self.store.describe()
+    }
+
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        self.store.time().await
+    }
+
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        self.store.hints()
     }
 }

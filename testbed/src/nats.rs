@@ -1,0 +1,82 @@
+//! A private NATS.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::process::{Process, answers, free_port, program};
+
+/// A NATS of a test's own, with JetStream unless told otherwise.
+#[derive(Debug)]
+pub struct NatsServer {
+    port: u16,
+    process: Option<Process>,
+    directory: TempDir,
+}
+
+impl NatsServer {
+    /// Starts one with JetStream.
+    ///
+    /// # Panics
+    ///
+    /// If NATS is not installed, or does not start.
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        // Synced every moment: a killed server keeps what it acknowledged.
+        let jetstream = format!("jetstream {{ store_dir: \"{}\" }}", directory.path().join("js").display());
+        Self::started(directory, &jetstream)
+    }
+
+    /// Starts one with these lines of a configuration file, for example its users and their permissions.
+    pub fn with_config(config: &str) -> Self {
+        Self::started(tempfile::tempdir().expect("a temporary directory can be made"), config)
+    }
+
+    fn started(directory: TempDir, config: &str) -> Self {
+        std::fs::write(directory.path().join("nats.conf"), config).expect("a file can be written");
+        let mut server = Self { port: free_port(), process: None, directory };
+        server.resume();
+        server
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    /// Ends it in order.
+    pub fn stop_in_order(&mut self) {
+        self.end(Signal::TERM);
+    }
+
+    /// Starts it again, on the same port and with the same files.
+    pub fn resume(&mut self) {
+        let log = self.directory.path().join("log");
+        let server = program(&["nats-server", "/usr/sbin/nats-server"]);
+        let mut command =
+            Command::new(server.expect("NATS is not installed (Debian: apt-get install nats-server)"));
+        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-c"]);
+        command.arg(self.directory.path().join("nats.conf"));
+        let mut process = Process::start(&mut command, &log);
+        process.wait_until(&log, || answers(self.port));
+        self.process = Some(process);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(signal);
+            process.wait();
+        }
+    }
+}

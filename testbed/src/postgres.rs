@@ -1,0 +1,156 @@
+//! A private PostgreSQL.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::process::{Process, answers, free_port};
+
+/// A PostgreSQL of a test's own, with a database `test` and a superuser `postgres` without a password.
+#[derive(Debug)]
+pub struct PostgresServer {
+    programs: PathBuf,
+    settings: Vec<String>,
+    port: u16,
+    process: Option<Process>,
+    directory: TempDir,
+}
+
+impl PostgresServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    ///
+    /// If PostgreSQL is not installed, or does not start.
+    pub fn start() -> Self {
+        Self::with_settings(&[])
+    }
+
+    /// Starts one with settings, each as `name=value`.
+    pub fn with_settings(settings: &[&str]) -> Self {
+        let programs = programs();
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        if is_root() {
+            // PostgreSQL refuses to run as root.
+            run(Command::new("chown").arg("postgres").arg(directory.path()));
+        }
+        let data = directory.path().join("data");
+        let mut initdb = as_postgres(&programs.join("initdb"));
+        run(initdb
+            .args(["-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C", "-D"])
+            .arg(&data));
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut server = Self { programs, settings, port: free_port(), process: None, directory };
+        server.resume();
+        run(Command::new(server.programs.join("createdb"))
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-p"])
+            .arg(server.port.to_string())
+            .arg("test"));
+        server
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/test", self.port)
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it at once, as `pg_ctl stop -m immediate` does: nothing is written, and the next start recovers.
+    pub fn stop_immediately(&mut self) {
+        self.stop(Signal::QUIT);
+    }
+
+    /// Ends it in order, as `pg_ctl stop -m fast` does.
+    pub fn stop_in_order(&mut self) {
+        self.stop(Signal::INT);
+    }
+
+    /// Starts it again, on the same port.
+    pub fn resume(&mut self) {
+        let log = self.directory.path().join("log");
+        let mut command = as_postgres(&self.programs.join("postgres"));
+        command.arg("-D").arg(self.directory.path().join("data")).arg("-k").arg(self.directory.path());
+        command.args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
+        let mut process = Process::start(&mut command, &log);
+        let (programs, port) = (&self.programs, self.port.to_string());
+        process.wait_until(&log, || {
+            let mut ready = Command::new(programs.join("pg_isready"));
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &port]);
+            answers(self.port) && ready.status().is_ok_and(|status| status.success())
+        });
+        self.process = Some(process);
+    }
+
+    /// Runs SQL as the superuser, and gives what it prints.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub fn sql(&self, sql: &str) -> String {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(self.url());
+        let output = psql.output().expect("psql is installed with the server");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Ends the connections of everybody else, as an administrator would with `pg_terminate_backend`.
+    pub fn kill_backends(&self) {
+        self.sql(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+        );
+    }
+
+    fn stop(&mut self, signal: Signal) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(signal);
+            process.wait();
+        }
+    }
+}
+
+/// In order, so that no shared memory is left behind.
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        self.stop(Signal::QUIT);
+    }
+}
+
+/// Where the programs of the newest PostgreSQL are.
+fn programs() -> PathBuf {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").ok().into_iter().flatten().flatten();
+    let newest =
+        debian.map(|entry| entry.path().join("bin")).filter(|path| path.join("postgres").exists()).max();
+    let in_path = std::env::var("PATH").unwrap_or_default();
+    let in_path = in_path.split(':').map(PathBuf::from).find(|path| path.join("postgres").exists());
+    newest.or(in_path).expect("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn as_postgres(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
+    // Its home may not be readable for the user.
+    command.current_dir("/");
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+}
