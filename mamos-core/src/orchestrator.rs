@@ -249,7 +249,7 @@ async fn start(engine: &Engine) -> Result<()> {
     let mut failures = 0;
     loop {
         let result = async {
-            upkeep::adopt(engine).await?;
+            upkeep::adopt(engine, upkeep::Adopt::Own).await?;
             upkeep::learn_lanes(engine).await
         };
         match result.await {

@@ -183,6 +183,13 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Verdict::Stale`] if it expired at or before `now`, was closed, or has a later link.
     async fn renew(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>>;
 
+    /// Gives sessions a new lease even if theirs has expired, as long as no sweep made them lost: it was the
+    /// orchestrator or the store that was away, and not their agents. The new expiry is `now + ttl`.
+    ///
+    /// [`Verdict::Stale`] if it was closed, superseded or lost, or has a later link: its agent is served by
+    /// another orchestrator then.
+    async fn adopt(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>>;
+
     /// Ends a session because its agent said goodbye: the agent becomes `Stopped`, and what it still
     /// held is given back by [`rules::after_release`](crate::job::rules::after_release).
     async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict>;

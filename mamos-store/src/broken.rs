@@ -59,6 +59,8 @@ pub enum Flaw {
     RefusesRepeatedSettles,
     /// Keeps the older session of an agent open when a newer one comes.
     LeavesOldSessionsOpen,
+    /// Gives a session that moved to another orchestrator a new lease all the same.
+    AdoptsMovedSessions,
     /// Gives back all that an agent held, known or not.
     ForgetsKnownRuns,
     /// Admits an agent with a token that is used up.
@@ -346,6 +348,22 @@ impl<S: Store> SessionStore for Broken<S> {
             }
         }
         Ok(verdicts)
+    }
+
+    async fn adopt(
+        &self,
+        mut sessions: Vec<SessionRef>,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Verdict>> {
+        if self.has(Flaw::AdoptsMovedSessions) {
+            for session in &mut sessions {
+                if let Some(record) = self.inner.session(session.id).await? {
+                    *session = record.session;
+                }
+            }
+        }
+        self.inner.adopt(sessions, ttl, now).await
     }
 
     async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {

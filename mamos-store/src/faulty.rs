@@ -251,6 +251,10 @@ impl<S: Store> SessionStore for Faulty<S> {
         self.through("store.renew", self.inner.renew(sessions, ttl, now)).await
     }
 
+    async fn adopt(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
+        self.through("store.adopt", self.inner.adopt(sessions, ttl, now)).await
+    }
+
     async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {
         self.through("store.detach", self.inner.detach(session, now)).await
     }

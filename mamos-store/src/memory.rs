@@ -209,6 +209,11 @@ impl SessionStore for MemoryStore {
         Ok(sessions.into_iter().map(|session| state.renew(session, ttl, now)).collect())
     }
 
+    async fn adopt(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
+        let mut state = self.state();
+        Ok(sessions.into_iter().map(|session| state.adopt(session, ttl, now)).collect())
+    }
+
     async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {
         Ok(self.state().detach(session, now))
     }

@@ -43,6 +43,7 @@ the_kit_finds! {
     a_store_that_refuses_a_repeated_settle: RefusesRepeatedSettles
         by settling_the_same_run_again_changes_nothing;
     a_store_with_two_live_leases: LeavesOldSessionsOpen by a_newer_session_supersedes_the_older_one;
+    a_store_that_adopts_what_moved: AdoptsMovedSessions by a_session_that_ended_or_moved_is_not_adopted;
     a_store_that_forgets_known_runs: ForgetsKnownRuns by a_resumed_session_gets_its_next_link;
     a_store_whose_tokens_admit_twice: TokensAdmitTwice
         by a_token_with_one_use_admits_one_of_many_at_once;

@@ -187,6 +187,10 @@ impl SessionStore for Recorder {
         self.inner.renew(sessions, ttl, now).await
     }
 
+    async fn adopt(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
+        self.inner.adopt(sessions, ttl, now).await
+    }
+
     async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {
         let held = self.inner.held(session.id).await?;
         let verdict = self.inner.detach(session, now).await?;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::engine::Engine;
@@ -14,19 +13,16 @@ use crate::Result;
 use crate::agent::state::Liveness;
 use crate::clock::Timestamp;
 use crate::event::What;
-use crate::id::SessionId;
 use crate::job::state::JobState;
 use crate::lease::SessionRef;
 use crate::protocol::ToAgent;
-use crate::store::{Attach, SessionEnd, SessionRecord};
+use crate::store::SessionEnd;
 
 /// How many jobs a sweep touches at most, of each sort. Small enough that the store answers others in
 /// between.
 const SWEEP_LIMIT: u32 = 1000;
 /// How many ended jobs are pruned at once.
 const PRUNE_LIMIT: u32 = 1000;
-/// How many sessions are adopted at once after a start.
-const ADOPT_AT_ONCE: usize = 64;
 /// Renewals wait this long for others, at most a hundredth of the lease: two thirds of it are still left, and
 /// ten thousand agents that beat cost a few transactions a second instead of a thousand.
 const RENEW_GATHER: Duration = Duration::from_millis(250);
@@ -44,7 +40,9 @@ pub(crate) async fn run(engine: Arc<Engine>) {
     loop {
         engine.due.reset();
         let is_back = engine.now().since(swept_at) >= engine.settings.lease_ttl / 2;
-        match sweep_after(&engine, is_back).await {
+        // Failed before means that the store was away, and not this orchestrator alone.
+        let adopts = is_back.then_some(if failures > 0 { Adopt::All } else { Adopt::Own });
+        match sweep_after(&engine, adopts).await {
             Ok(()) => {
                 failures = 0;
                 swept_at = engine.now();
@@ -74,11 +72,11 @@ pub(crate) async fn run(engine: Arc<Engine>) {
 
 /// Sweeps. After a pause, a jump of the clock or an outage of the store that could have cost agents
 /// their leases, it first gives them the time to come back: it was not they who were away.
-async fn sweep_after(engine: &Engine, is_back: bool) -> Result<()> {
-    if is_back {
-        tracing::warn!(target: "mamos::upkeep", "back after a pause; agents get the time of a lease to return");
+async fn sweep_after(engine: &Engine, adopts: Option<Adopt>) -> Result<()> {
+    if let Some(whose) = adopts {
+        tracing::warn!(target: "mamos::upkeep", ?whose, "back after a pause; agents get the time of a lease to return");
         let _no_claims = engine.claiming.lock().await;
-        adopt(engine).await?;
+        adopt(engine, whose).await?;
     }
     renew_silent(engine).await?;
     sweep(engine).await
@@ -253,39 +251,34 @@ async fn end_stale(engine: &Engine, session: SessionRef) {
     }
 }
 
-/// Gives the agents of this orchestrator the time of a lease to come back, after a start or a pause.
-///
-/// It was the orchestrator that was away, not they; what they run is not touched. Links that still live
-/// become stale by it, and their agents resume.
-pub(crate) async fn adopt(engine: &Engine) -> Result<()> {
-    let sessions = engine.store.sessions().await?;
-    let own = sessions.into_iter().filter(|session| session.orchestrator == engine.settings.name);
-    let mut adopted =
-        stream::iter(own.map(|session| adopt_one(engine, session))).buffer_unordered(ADOPT_AT_ONCE);
-    while let Some(result) = adopted.next().await {
-        result?;
-    }
-    Ok(())
+/// Whose sessions are adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adopt {
+    /// Those of this orchestrator: it was away.
+    Own,
+    /// Those of all orchestrators: the store was away, and with it the leases of everybody's agents.
+    All,
 }
 
-async fn adopt_one(engine: &Engine, session: SessionRecord) -> Result<()> {
-    let Some(agent) = engine.store.agent(&session.agent).await? else { return Ok(()) };
-    let held = engine.store.held(session.session.id).await?;
-    let request = Attach {
-        agent: agent.id,
-        profile: agent.profile,
-        resume: Some(session.session.id),
-        fresh: SessionId::from_parts(engine.now(), engine.entropy().id()),
-        known: held.into_iter().map(|held| held.claimed.run).collect(),
-        ttl: engine.settings.lease_ttl,
-        orchestrator: engine.settings.name.clone(),
-    };
-    match engine.store.attach(request, engine.now()).await {
-        Ok(_) => Ok(()),
-        // Decommissioned, or pruned: nothing to come back.
-        Err(error) if !error.is_retryable() => Ok(()),
-        Err(error) => Err(error),
+/// Gives agents the time of a lease to come back, after a start, a pause or an outage of the store: it was
+/// not they who were away, and what they run is not touched. Links of sessions that went on elsewhere
+/// meanwhile are ended.
+pub(crate) async fn adopt(engine: &Engine, whose: Adopt) -> Result<()> {
+    let sessions = engine.store.sessions().await?.into_iter();
+    let adopted =
+        sessions.filter(|session| whose == Adopt::All || session.orchestrator == engine.settings.name);
+    let mut adopted: Vec<SessionRef> = adopted.map(|session| session.session).collect();
+    let here: Vec<SessionRef> = engine.registry().links().map(|link| link.session).collect();
+    adopted.extend(here);
+    adopted.sort_unstable();
+    adopted.dedup();
+    for sessions in adopted.chunks(MAX_RENEWALS) {
+        let verdicts = engine.store.adopt(sessions.to_vec(), engine.settings.lease_ttl, engine.now()).await?;
+        for (session, _) in sessions.iter().zip(verdicts).filter(|(_, verdict)| !verdict.is_applied()) {
+            end_stale(engine, *session).await;
+        }
     }
+    Ok(())
 }
 
 /// Learns the lanes that hold ready jobs: of an earlier life, or of other orchestrators.

@@ -301,7 +301,11 @@ impl<'a> Play<'a> {
     async fn renew(&mut self) -> Compared {
         let sessions: Vec<_> = (0..self.random.usize(1..4)).map(|_| self.some_session()).collect();
         let ttl = self.random.u32(10..60) * SECOND;
-        ask!(self, renew(sessions, ttl, self.now), Clone::clone);
+        if self.random.u32(0..4) == 0 {
+            ask!(self, adopt(sessions, ttl, self.now), Clone::clone);
+        } else {
+            ask!(self, renew(sessions, ttl, self.now), Clone::clone);
+        }
         Ok(())
     }
 

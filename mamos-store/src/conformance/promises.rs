@@ -102,6 +102,8 @@ macro_rules! __store_promises {
                 a_renewed_session_expires_a_lease_from_now
                 renewing_keeps_every_job_of_the_session
                 a_session_that_is_over_is_not_renewed
+                a_session_that_expired_is_adopted_with_all_that_it_holds
+                a_session_that_ended_or_moved_is_not_adopted
                 a_goodbye_gives_back_what_was_held
                 held_jobs_are_told_as_they_were_claimed
                 the_open_sessions_are_those_that_have_not_ended;

@@ -57,6 +57,35 @@ pub async fn a_session_that_is_over_is_not_renewed(store: &Arc<dyn Store>) {
     assert_eq!(lost, [(expired.id, agent_id(1))]);
 }
 
+pub async fn a_session_that_expired_is_adopted_with_all_that_it_holds(store: &Arc<dyn Store>) {
+    let session = session(store, 1).await;
+    running(store, session, job(1), at(0)).await;
+    leased(store, session, job(2), at(0)).await;
+    let late = at(500);
+    assert_eq!(store.renew(vec![session], TTL, late).await.unwrap(), [Verdict::Stale]);
+    assert_eq!(store.adopt(vec![session], TTL, late).await.unwrap(), [Verdict::Applied]);
+    let adopted = store.session(session.id).await.unwrap().unwrap();
+    assert_eq!((adopted.session, adopted.expires_at, adopted.end), (session, late + TTL, None));
+    let swept = store.sweep(10, late).await.unwrap();
+    assert!(swept.lost.is_empty() && swept.rescued.is_empty());
+    assert_eq!(store.held(session.id).await.unwrap().len(), 2);
+    assert_eq!(store.renew(vec![session], TTL, late).await.unwrap(), [Verdict::Applied]);
+}
+
+pub async fn a_session_that_ended_or_moved_is_not_adopted(store: &Arc<dyn Store>) {
+    let (lost, closed) = (session(store, 1).await, session(store, 2).await);
+    let alive = super::scene::session_at(store, 3, at(20)).await;
+    store.detach(closed, at(1)).await.unwrap();
+    store.sweep(10, at(0) + TTL).await.unwrap();
+    let moved = SessionRef { link: alive.link - 1, ..alive };
+    let unheard_of = SessionRef { id: session_id(404), link: 1 };
+    let sessions = vec![unheard_of, lost, closed, moved, alive];
+    let verdicts = store.adopt(sessions, 2 * TTL, at(1) + TTL).await.unwrap();
+    let wanted = [Verdict::Missing, Verdict::Stale, Verdict::Stale, Verdict::Stale, Verdict::Applied];
+    assert_eq!(verdicts, wanted);
+    assert_eq!(store.session(lost.id).await.unwrap().unwrap().end, Some(SessionEnd::Lost));
+}
+
 pub async fn a_goodbye_gives_back_what_was_held(store: &Arc<dyn Store>) {
     let session = session(store, 1).await;
     running(store, session, job(1), at(0)).await;

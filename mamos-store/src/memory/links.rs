@@ -89,10 +89,17 @@ impl State {
     }
 
     pub(super) fn renew(&mut self, session: SessionRef, ttl: Duration, now: Timestamp) -> Verdict {
+        if self.sessions.get(session.id).is_some() && !self.sessions.is_current(session, now) {
+            return Verdict::Stale;
+        }
+        self.adopt(session, ttl, now)
+    }
+
+    pub(super) fn adopt(&mut self, session: SessionRef, ttl: Duration, now: Timestamp) -> Verdict {
         if self.sessions.get(session.id).is_none() {
             return Verdict::Missing;
         }
-        if !self.sessions.is_current(session, now) {
+        if !self.sessions.is_open(session) {
             return Verdict::Stale;
         }
         self.sessions.set_expiry(session.id, now + ttl);

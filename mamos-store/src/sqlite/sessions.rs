@@ -215,6 +215,25 @@ impl Operation for Renew {
     const NAME: &'static str = "store.renew";
 
     async fn run(&self, tx: &mut Tx) -> Result<Vec<Verdict>, Fault> {
+        self.extend(tx, false).await
+    }
+}
+
+/// See [`mamos_core::store::SessionStore::adopt`].
+pub(super) struct Adopt(pub(super) Renew);
+
+impl Operation for Adopt {
+    type Answer = Vec<Verdict>;
+    const NAME: &'static str = "store.adopt";
+
+    async fn run(&self, tx: &mut Tx) -> Result<Vec<Verdict>, Fault> {
+        self.0.extend(tx, true).await
+    }
+}
+
+impl Renew {
+    /// Gives the sessions a new lease: those that are open, and did not expire or are `adopted`.
+    async fn extend(&self, tx: &mut Tx, adopted: bool) -> Result<Vec<Verdict>, Fault> {
         static SESSIONS: Listed = Listed::new(
             "SELECT no, id, link, agent, orchestrator, opened_at, expires_at, end FROM mamos_session WHERE id IN (",
             1,
@@ -237,9 +256,8 @@ impl Operation for Renew {
         let mut renewed = HashSet::new();
         let verdicts = self.sessions.iter().map(|session| {
             let Some((number, record)) = stored.get_mut(&session.id) else { return Verdict::Missing };
-            let is_current =
-                record.end.is_none() && record.session == *session && record.expires_at > self.now;
-            if !is_current {
+            let is_open = record.end.is_none() && record.session == *session;
+            if !is_open || (record.expires_at <= self.now && !adopted) {
                 return Verdict::Stale;
             }
             // A repeat within the batch sees what came before it.

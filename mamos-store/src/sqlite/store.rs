@@ -27,7 +27,7 @@ use super::enqueue::Enqueue;
 use super::errors::Fault;
 use super::jobs::{Approve, Cancel, Redrive, SetPaused};
 use super::report::ReportRuns;
-use super::sessions::{AttachAgent, Detach, Renew};
+use super::sessions::{Adopt, AttachAgent, Detach, Renew};
 use super::sweep::{Prune, Sweep};
 use super::tokens::{CreateToken, Redeem, RevokeToken};
 use super::writer::{Mergeable, Operation, Request};
@@ -165,6 +165,10 @@ impl SessionStore for SqliteStore {
 
     async fn renew(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
         self.write(Renew { sessions, ttl, now }).await
+    }
+
+    async fn adopt(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
+        self.write(Adopt(Renew { sessions, ttl, now })).await
     }
 
     async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {

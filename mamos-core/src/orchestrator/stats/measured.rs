@@ -100,6 +100,7 @@ measured! {
     SessionStore {
         attach(request: Attach, now: Timestamp) -> Attached;
         renew(sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Vec<Verdict>;
+        adopt(sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Vec<Verdict>;
         detach(session: SessionRef, now: Timestamp) -> Verdict;
         held(session: SessionId) -> Vec<HeldJob>;
         session(id: SessionId) -> Option<SessionRecord>;
