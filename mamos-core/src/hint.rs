@@ -5,11 +5,14 @@
 //! repeated one costs a look. So hints need neither acknowledgement nor order, and are told outside of
 //! the transactions they speak of.
 
+mod over_bus;
+
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::over_bus::BusHints;
 use crate::Result;
 
 /// The largest hint, in bytes: with Base64 it still fits into the 8000 bytes of a PostgreSQL `NOTIFY`.

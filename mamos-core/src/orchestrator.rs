@@ -11,6 +11,7 @@
 //! it can be lost at any time, because the store is the truth.
 
 mod agents;
+mod aligned;
 mod authenticator;
 mod builder;
 mod dispatch;
@@ -21,6 +22,7 @@ mod events;
 mod explain;
 mod follow;
 mod look;
+mod neighbours;
 mod operate;
 mod outbox;
 mod registry;
@@ -37,6 +39,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 
 pub use self::agents::LiveAgent;
 pub use self::agents::TokenScope;
@@ -55,6 +58,7 @@ pub use self::follow::Followed;
 pub use self::follow::LogFollower;
 pub use self::look::AgentFilter;
 pub use self::look::LogTail;
+use self::registry::LaneNews;
 use self::session::Inlets;
 pub use self::stats::JobStats;
 pub use self::stats::OperationStats;
@@ -80,6 +84,9 @@ pub struct Orchestrator {
     not_yet_run: Arc<Mutex<Option<NotYetRun>>>,
     /// How many listeners it has.
     listeners: usize,
+    /// Ends the tasks that only a handle needs, once the last one is dropped.
+    #[expect(unused, reason = "held, not read")]
+    handles: Arc<DropGuard>,
 }
 
 /// What an orchestrator needs to run, which it does once.
@@ -139,6 +146,7 @@ impl Orchestrator {
             started = start(engine) => Some(started),
         };
         if let Some(Ok(())) = started {
+            engine.neighbours.set_running(true);
             let dispatching = engine.spawn(dispatch::run(Arc::clone(engine)));
             let sweeping = engine.spawn(upkeep::run(Arc::clone(engine)));
             for listener in listeners {
@@ -155,6 +163,9 @@ impl Orchestrator {
         // All links are gone; once this inlet is too, the settling ends with the last report.
         drop(inlets);
         let _ = settling.await;
+        // So that the agents' next jobs are left to the others at once.
+        engine.neighbours.flushed().await;
+        engine.neighbours.set_running(false);
         started.unwrap_or(Ok(()))
     }
 
@@ -249,8 +260,9 @@ async fn start(engine: &Engine) -> Result<()> {
     let mut failures = 0;
     loop {
         let result = async {
+            engine.clock.align(&*engine.store).await?;
             upkeep::adopt(engine, upkeep::Adopt::Own).await?;
-            upkeep::learn_lanes(engine).await
+            upkeep::learn_lanes(engine, LaneNews::Heard).await
         };
         match result.await {
             Err(error) if error.is_retryable() => {

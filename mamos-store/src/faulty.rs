@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
-use mamos_core::clock::Timestamp;
+use mamos_core::clock::{Clock, Timestamp};
 use mamos_core::hint::Hints;
 use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
 use mamos_core::job::lane::Lane;
@@ -60,6 +60,7 @@ pub struct FaultCounts {
 /// may or may not have been done. With the same seed and the same order of calls the same calls fail.
 pub struct Faulty<S> {
     inner: S,
+    clock: Option<Arc<dyn Clock>>,
     is_on: AtomicBool,
     dice: Mutex<Dice>,
 }
@@ -82,7 +83,14 @@ impl<S: Store> Faulty<S> {
     pub fn new(inner: S, faults: Faults, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         let dice = Mutex::new(Dice { faults, random, counts: FaultCounts::default() });
-        Self { inner, is_on: AtomicBool::new(true), dice }
+        Self { inner, clock: None, is_on: AtomicBool::new(true), dice }
+    }
+
+    /// Shows this clock as that of the server that keeps the data. Default: what the store behind shows.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// Switches all faults off or on again. They are on at first.
@@ -151,7 +159,13 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     async fn time(&self) -> Result<Option<Timestamp>> {
-        self.through("store.time", self.inner.time()).await
+        let shown = async {
+            match &self.clock {
+                Some(clock) => Ok(Some(clock.now())),
+                None => self.inner.time().await,
+            }
+        };
+        self.through("store.time", shown).await
     }
 
     fn hints(&self) -> Option<Arc<dyn Hints>> {

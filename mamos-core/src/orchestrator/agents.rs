@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::engine::Engine;
-use super::registry::Link;
+use super::registry::{LaneNews, Link};
 use super::{Orchestrator, session};
 use crate::agent::state::{AgentEvent, AgentState, Liveness};
 use crate::agent::{AgentRecord, HostLoad, Revocation};
@@ -176,6 +176,7 @@ impl Orchestrator {
         let agent = engine.store.update_agent(agent, revision, engine.now()).await?;
         engine.registry().relabel(id, agent.effective_labels());
         engine.dispatch.notify_one();
+        engine.neighbours.agent(id.clone());
         engine.tell(What::AgentChanged { agent: id.clone() });
         Ok(agent)
     }
@@ -201,6 +202,7 @@ impl Orchestrator {
                 });
             }
         }
+        self.engine.neighbours.agent(id.clone());
         self.engine.tell(What::AgentChanged { agent: id.clone() });
         Ok(agent)
     }
@@ -216,6 +218,7 @@ impl Orchestrator {
             Ok(())
         })
         .await?;
+        self.engine.neighbours.agent(id.clone());
         self.engine.tell(What::AgentChanged { agent: id.clone() });
         Ok(agent)
     }
@@ -263,9 +266,8 @@ impl Orchestrator {
             Ok(())
         })
         .await?;
-        let message = "this agent was decommissioned; register it as a new one".to_owned();
         self.engine.tell(What::AgentChanged { agent: id.clone() });
-        dismiss(&self.engine, id, message).await;
+        dismiss(&self.engine, id, decommissioned_message()).await;
         Ok(agent)
     }
 }
@@ -290,6 +292,11 @@ pub(crate) async fn revoke(engine: &Engine, id: &AgentId, reason: &str) -> Resul
     Ok(agent)
 }
 
+/// What a decommissioned agent is told.
+pub(crate) fn decommissioned_message() -> String {
+    "this agent was decommissioned; register it as a new one".to_owned()
+}
+
 /// What a revoked agent is told.
 pub(crate) fn revoked_message(revocation: &Revocation) -> String {
     format!(
@@ -302,6 +309,11 @@ pub(crate) fn revoked_message(revocation: &Revocation) -> String {
 /// already: what fails here is left to the lease to run out.
 async fn dismiss(engine: &Engine, id: &AgentId, message: String) {
     let linked = session::dismiss(engine, id, ToAgent::Refused { is_final: true, message });
+    if linked.is_none() {
+        // The orchestrator that has its link ends it with the same message.
+        engine.neighbours.agent(id.clone());
+        engine.neighbours.flushed().await;
+    }
     let done = async {
         // Between two links here, or at another orchestrator, which then ends its link.
         let open = match linked {
@@ -310,7 +322,7 @@ async fn dismiss(engine: &Engine, id: &AgentId, message: String) {
         };
         if let Some(session) = open {
             engine.store.detach(session, engine.now()).await?;
-            super::upkeep::learn_lanes(engine).await?;
+            super::upkeep::learn_lanes(engine, LaneNews::Own).await?;
         }
         Ok::<_, Error>(())
     };

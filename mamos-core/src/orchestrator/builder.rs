@@ -6,15 +6,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::authenticator::StoreAuthenticator;
-use super::engine::Engine;
+use super::engine::{Engine, Ports};
 use super::entropy::Entropy;
 use super::session::Inlets;
 use super::settings::Settings;
 use super::stats::Measured;
-use super::{NotYetRun, Orchestrator, enqueue, settle, upkeep};
+use super::{NotYetRun, Orchestrator, aligned, enqueue, neighbours, settle, upkeep};
 use crate::Result;
 use crate::auth::{Authenticator, SigningKeys, TokenPolicy};
 use crate::clock::{Clock, SystemClock};
+use crate::hint::Hints;
 use crate::store::Store;
 use crate::transport::Listener;
 use crate::whitelist::{DenyAll, Whitelist};
@@ -31,6 +32,7 @@ pub struct Builder {
     authenticator: Option<Arc<dyn Authenticator>>,
     tokens: TokenPolicy,
     clock: Arc<dyn Clock>,
+    hints: Option<Arc<dyn Hints>>,
     seed: Option<u64>,
     settings: Settings,
 }
@@ -44,6 +46,7 @@ impl Builder {
             authenticator: None,
             tokens: TokenPolicy::default(),
             clock: Arc::new(SystemClock),
+            hints: None,
             seed: None,
             settings: Settings::default(),
         }
@@ -80,7 +83,19 @@ impl Builder {
         self
     }
 
+    /// Tells the other orchestrators on the store by these hints that there is something to do, and hears it
+    /// from them; for example by [`BusHints`](crate::hint::BusHints). Default: those of the
+    /// [store](crate::store::Store::hints), if it has any.
+    pub fn hints(mut self, hints: Arc<dyn Hints>) -> Self {
+        self.hints = Some(hints);
+        self
+    }
+
     /// Takes the time from this clock. Default: the wall clock.
+    ///
+    /// Over a store with [a clock of its own](crate::store::Store::time) it only counts what passes between
+    /// two looks at that one: orchestrators on one store then agree on the time, however wrong the clocks of
+    /// their machines are.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -162,6 +177,7 @@ impl Builder {
         self.settings.check()?;
         let measured = Arc::new(Measured::new(self.store));
         let store: Arc<dyn Store> = Arc::clone(&measured) as Arc<dyn Store>;
+        let hints = self.hints.or_else(|| store.hints());
         let keys = Arc::new(SigningKeys::new(Arc::clone(&store), self.tokens));
         let authenticator = self
             .authenticator
@@ -170,15 +186,9 @@ impl Builder {
             Some(seed) => Entropy::seeded(seed),
             None => Entropy::from_os(),
         };
-        let engine = Arc::new(Engine::new(
-            measured,
-            self.clock,
-            self.whitelist,
-            authenticator,
-            keys,
-            self.settings,
-            entropy,
-        ));
+        let (clock, whitelist) = (self.clock, self.whitelist);
+        let ports = Ports { store: measured, clock, whitelist, authenticator, keys, hints };
+        let engine = Arc::new(Engine::new(ports, self.settings, entropy));
         let (enqueues, enqueue_requests) = mpsc::channel(QUEUE);
         let (reports, report_requests) = mpsc::channel(QUEUE);
         let (renewals, renewal_requests) = mpsc::channel(QUEUE);
@@ -186,10 +196,17 @@ impl Builder {
         tokio::spawn(enqueue::run(Arc::clone(&engine), enqueue_requests));
         let settling = engine.spawn(settle::run(Arc::clone(&engine), report_requests));
         engine.spawn(upkeep::renew(Arc::clone(&engine), renewal_requests));
+        if engine.neighbours.can_be_told() {
+            tokio::spawn(neighbours::tell(Arc::clone(&engine)));
+            tokio::spawn(neighbours::listen(Arc::clone(&engine)));
+        }
+        tokio::spawn(aligned::keep(Arc::clone(&engine)));
         let inlets = Inlets { reports, renewals };
         let listeners = self.listeners.len();
         let not_yet_run = NotYetRun { inlets, listeners: self.listeners, settling };
-        Ok(Orchestrator { engine, enqueues, not_yet_run: Arc::new(Mutex::new(Some(not_yet_run))), listeners })
+        let not_yet_run = Arc::new(Mutex::new(Some(not_yet_run)));
+        let handles = Arc::new(engine.gone.clone().drop_guard());
+        Ok(Orchestrator { engine, enqueues, not_yet_run, listeners, handles })
     }
 }
 

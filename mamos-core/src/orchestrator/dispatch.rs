@@ -47,7 +47,14 @@ pub(crate) async fn pass(engine: &Engine) -> Result<bool> {
         return Ok(false);
     }
     let asked = engine.dispatch.answer();
-    let groups = engine.registry().plan();
+    let (short, groups) = {
+        let mut registry = engine.registry();
+        let short = if engine.neighbours.are_there() { registry.short_lanes() } else { Vec::new() };
+        (short, registry.plan())
+    };
+    if !short.is_empty() {
+        engine.neighbours.lanes(short);
+    }
     if groups.is_empty() {
         return Ok(false);
     }
@@ -172,12 +179,20 @@ pub(crate) fn dispatched(job: ClaimedJob, now: Timestamp) -> Dispatched {
     }
 }
 
-/// Asks an agent to stop a run, if it is connected here.
-pub(crate) fn cancel(engine: &Engine, session: SessionId, run: RunRef, grace: Duration) {
-    if let Some(link) = engine.registry().link(session) {
-        link.outbox.cancel(run, grace);
+/// Asks an agent to stop a run. If it is not connected here, neighbours are told; false then.
+pub(crate) fn cancel(engine: &Engine, session: SessionId, run: RunRef, grace: Duration) -> bool {
+    let is_here = match engine.registry().link(session) {
+        Some(link) => {
+            link.outbox.cancel(run, grace);
+            true
+        }
+        None => false,
+    };
+    if !is_here {
+        engine.neighbours.sessions(vec![session]);
     }
     engine.tell(What::CancelRequested { run });
+    is_here
 }
 
 /// Ends the link of a session that is no longer current.

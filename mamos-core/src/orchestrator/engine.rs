@@ -11,8 +11,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::aligned::AlignedClock;
 use super::entropy::Entropy;
 use super::events::EventHub;
+use super::neighbours::Neighbours;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::stats::{Call, Measured, Tally};
@@ -22,6 +24,7 @@ use crate::audit::AuditLog;
 use crate::auth::{Authenticator, Nonce, SigningKeys};
 use crate::clock::{Clock, Timestamp};
 use crate::event::What;
+use crate::hint::Hints;
 use crate::id::{JobKind, QueueName};
 use crate::job::labels::Selector;
 use crate::job::lane::Lane;
@@ -34,7 +37,7 @@ const MAX_CACHED_LANES: usize = 10_000;
 /// Shared by all tasks of an orchestrator.
 pub(crate) struct Engine {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: AlignedClock,
     pub(crate) whitelist: Arc<dyn Whitelist>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) keys: Arc<SigningKeys>,
@@ -42,12 +45,16 @@ pub(crate) struct Engine {
     pub(crate) settings: Settings,
     pub(crate) events: EventHub,
     pub(crate) waiters: Waiters,
+    /// The other orchestrators on the store.
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) tasks: TaskTracker,
     /// Fires when the orchestrator stops: nothing new is begun.
     pub(crate) stopping: CancellationToken,
     /// Fires when nothing may go on any more: the future that runs the orchestrator is gone.
     pub(crate) ended: CancellationToken,
+    /// Fires when nobody has a handle on the orchestrator any more.
+    pub(crate) gone: CancellationToken,
     /// Work for the dispatcher: a lane may have jobs, or a link room.
     pub(crate) dispatch: Call,
     /// Held while a claim is made and handed over, so that whoever holds it sees no half of one.
@@ -69,6 +76,16 @@ pub(crate) struct Engine {
     entropy: Mutex<Entropy>,
 }
 
+/// What an engine is put together from.
+pub(crate) struct Ports {
+    pub(crate) store: Arc<Measured>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) whitelist: Arc<dyn Whitelist>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) hints: Option<Arc<dyn Hints>>,
+}
+
 /// When the next sweep should look at the store.
 #[derive(Debug)]
 pub(crate) struct Due {
@@ -77,31 +94,32 @@ pub(crate) struct Due {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        store: Arc<Measured>,
-        clock: Arc<dyn Clock>,
-        whitelist: Arc<dyn Whitelist>,
-        authenticator: Arc<dyn Authenticator>,
-        keys: Arc<SigningKeys>,
-        settings: Settings,
-        entropy: Entropy,
-    ) -> Self {
+    pub(crate) fn new(ports: Ports, settings: Settings, mut entropy: Entropy) -> Self {
+        let Ports { store, clock, whitelist, authenticator, keys, hints } = ports;
+        // With the name, so that a simulation may give several orchestrators one seed.
+        let life = settings
+            .name
+            .bytes()
+            .fold(entropy.id() as u64, |life, byte| life.rotate_left(8) ^ u64::from(byte));
+        let neighbours = Arc::new(Neighbours::new(hints, life));
         let tally = Arc::clone(store.tally());
         let store: Arc<dyn Store> = store;
         Self {
             audit: AuditLog::new(Arc::clone(&store), settings.keep_audit),
             store,
-            clock,
+            clock: AlignedClock::new(clock),
             whitelist,
             authenticator,
             keys,
             settings,
             events: EventHub::default(),
-            waiters: Waiters::default(),
+            waiters: Waiters::new(Arc::clone(&neighbours)),
+            neighbours,
             tally,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             ended: CancellationToken::new(),
+            gone: CancellationToken::new(),
             dispatch: Call::default(),
             claiming: tokio::sync::Mutex::default(),
             report_room: Arc::new(Semaphore::new(super::settle::ROOM_KIB as usize)),
@@ -167,6 +185,16 @@ impl Engine {
         bytes[..16].copy_from_slice(&low.to_be_bytes());
         bytes[16..].copy_from_slice(&high.to_be_bytes());
         Nonce::from_bytes(bytes)
+    }
+
+    /// Aligns the clock with that of the store, if that has one and it was not done yet. If the store does not
+    /// answer, whatever comes next will say so.
+    pub(crate) async fn aligned(&self) {
+        if !self.clock.is_settled()
+            && let Err(error) = self.clock.align(&*self.store).await
+        {
+            tracing::warn!(target: "mamos::clock", %error, "the clock of the store is not known yet");
+        }
     }
 
     pub(crate) fn tell(&self, what: What) {

@@ -226,6 +226,8 @@ impl<'a, O: Send + 'static> IntoFuture for Enqueue<'a, O> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let orchestrator = self.orchestrator;
+            // Or a delay would be counted by the clock of this machine.
+            orchestrator.engine.aligned().await;
             let enqueued = orchestrator.enqueue_all(vec![self.build()?]).await?;
             let [Enqueued { id, result }] = enqueued[..] else {
                 return Err(Error::new(
@@ -442,6 +444,7 @@ async fn store(engine: &Engine, mut batch: Vec<Request>) {
 
 /// Storing the same jobs again changes nothing, so a passing error is met by trying again.
 async fn insist(engine: &Engine, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
+    engine.aligned().await;
     for failures in 1..TRIES {
         match engine.store.enqueue(jobs.clone(), engine.now()).await {
             Err(error) if error.is_retryable() => {
@@ -466,6 +469,9 @@ fn announce(engine: &Engine, answers: &[Enqueued], lanes: Vec<(Arc<Lane>, Option
             JobState::Ready if last != Some(lane.id()) => {
                 last = Some(lane.id());
                 registry.lane_ready(&lane);
+                if !engine.neighbours.is_running() {
+                    engine.neighbours.lanes(vec![lane.id()]);
+                }
             }
             JobState::Scheduled => engine.due.no_later_than(run_at.unwrap_or(Timestamp::EPOCH)),
             _ => {}

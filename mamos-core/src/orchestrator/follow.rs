@@ -13,7 +13,7 @@ use crate::store::LogPiece;
 /// How much is read at once, in bytes: what one follower holds.
 const READ_BYTES: u32 = 64 * 1024;
 /// The log of a job that runs at another orchestrator is looked at again after so many
-/// [`sweep_every`](super::Builder::sweep_every): nobody wakes a follower here then.
+/// [`sweep_every`](super::Builder::sweep_every): what that one tells may be lost.
 const LOOKS_EVERY_SWEEPS: u32 = 2;
 
 /// Follows the log of a job: what is there already, then what comes, over all later attempts, to the end of
@@ -86,6 +86,7 @@ impl LogFollower {
         let orchestrator = self.orchestrator.clone();
         let engine = &orchestrator.engine;
         let place = engine.waiters.follow(self.job);
+        let mut is_watched = false;
         loop {
             if let Some(found) = self.try_next() {
                 return Ok(Some(found));
@@ -96,6 +97,9 @@ impl LogFollower {
             woken.as_mut().enable();
             if self.look().await? {
                 continue;
+            }
+            if !std::mem::replace(&mut is_watched, true) {
+                engine.neighbours.watch(vec![self.job]);
             }
             let again = engine.settings.sweep_every * LOOKS_EVERY_SWEEPS;
             let _ = tokio::time::timeout(again, woken).await;

@@ -7,7 +7,7 @@ use super::Orchestrator;
 use super::dispatch;
 use super::enqueue::Enqueue;
 use super::explain::{self, Why};
-use super::registry::Link;
+use super::registry::{LaneNews, Link};
 use crate::auth::Principal;
 use crate::event::What;
 use crate::id::{JobId, JobKind, QueueName};
@@ -97,6 +97,7 @@ impl Orchestrator {
     /// [`ErrorKind::NotFound`] if there is no such job (any more), or the error of the store.
     pub async fn wait(&self, id: JobId) -> Result<JobRecord> {
         let place = self.engine.waiters.wait(id);
+        let mut is_watched = false;
         loop {
             let woken = place.woken();
             tokio::pin!(woken);
@@ -106,7 +107,10 @@ impl Orchestrator {
             if record.state.is_final() {
                 return Ok(record);
             }
-            // It may end at another orchestrator, which wakes nobody here.
+            // It may end at another orchestrator. That one is asked to tell; what is told may be lost.
+            if !std::mem::replace(&mut is_watched, true) {
+                self.engine.neighbours.watch(vec![id]);
+            }
             let _ = tokio::time::timeout(self.engine.settings.sweep_every, woken).await;
         }
     }
@@ -134,15 +138,21 @@ impl Orchestrator {
         let engine = &self.engine;
         let request = CancelRequest::new(reason, grace);
         let verdicts = engine.store.cancel(jobs.clone(), request, engine.now()).await?;
+        let mut is_elsewhere = false;
         for (job, verdict) in jobs.into_iter().zip(&verdicts) {
             match *verdict {
                 CancelVerdict::Cancelled => {
                     engine.waiters.ended(job);
                     engine.tell(What::JobChanged { job, state: JobState::Cancelled });
                 }
-                CancelVerdict::Requested { run, session } => dispatch::cancel(engine, session, run, grace),
+                CancelVerdict::Requested { run, session } => {
+                    is_elsewhere |= !dispatch::cancel(engine, session, run, grace);
+                }
                 CancelVerdict::AlreadyEnded(_) | CancelVerdict::Missing => {}
             }
+        }
+        if is_elsewhere {
+            engine.neighbours.flushed().await;
         }
         Ok(verdicts)
     }
@@ -178,7 +188,7 @@ impl Orchestrator {
             }
         }
         if has_unknown_lane {
-            super::upkeep::learn_lanes(&self.engine).await?;
+            super::upkeep::learn_lanes(&self.engine, LaneNews::Own).await?;
         }
         self.engine.dispatch.notify_one();
         Ok(())
@@ -251,6 +261,7 @@ impl Orchestrator {
     pub async fn resume(&self, queue: &QueueName) -> Result<()> {
         self.engine.store.set_paused(queue, false).await?;
         self.engine.registry().queue_ready(queue);
+        self.engine.neighbours.queue(queue.clone());
         self.engine.dispatch.notify_one();
         self.engine.tell(What::QueuePaused { queue: queue.clone(), is_paused: false });
         Ok(())

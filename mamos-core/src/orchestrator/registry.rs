@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use self::loads::LoadHistory;
+pub(crate) use self::matching::LaneNews;
 use self::matching::{Line, Matching};
 use super::outbox::Outbox;
 use crate::agent::AgentProfile;
 use crate::clock::Timestamp;
-use crate::id::{AgentId, InstanceId, JobId, QueueName, SessionId};
+use crate::id::{AgentId, InstanceId, JobId, JobKind, QueueName, SessionId};
 use crate::job::labels::Labels;
 use crate::job::lane::{Lane, LaneId};
 use crate::lease::{Epoch, RunRef, SessionRef};
@@ -226,12 +227,44 @@ impl Registry {
 
     /// Notes that a lane may have ready jobs.
     pub(crate) fn lane_ready(&mut self, lane: &Arc<Lane>) {
-        self.matching.lane_ready(lane);
+        self.lane_ready_as(lane, LaneNews::Own);
     }
 
-    /// The same, for a lane that is known. False if it is not.
+    /// The same, with where the news came from.
+    pub(crate) fn lane_ready_as(&mut self, lane: &Arc<Lane>, news: LaneNews) {
+        self.matching.lane_ready(lane, news);
+    }
+
+    /// Notes that a lane that is known may have ready jobs. False if it is not known.
     pub(crate) fn lane_ready_by_id(&mut self, lane: LaneId) -> bool {
-        self.matching.lane_ready_by_id(lane)
+        self.lane_ready_by_id_as(lane, LaneNews::Own)
+    }
+
+    /// The same, with where the news came from.
+    pub(crate) fn lane_ready_by_id_as(&mut self, lane: LaneId, news: LaneNews) -> bool {
+        self.matching.lane_ready_by_id(lane, news)
+    }
+
+    /// Lanes with ready jobs for which nobody here has a free slot, each once.
+    pub(crate) fn short_lanes(&mut self) -> Vec<LaneId> {
+        self.matching.short_lanes()
+    }
+
+    /// For which kinds of jobs agents here have free slots and nothing is ready, and how many.
+    pub(crate) fn idle_kinds(&self) -> Vec<(JobKind, u32)> {
+        let mut kinds: BTreeMap<&JobKind, u32> = BTreeMap::new();
+        for (kind, session) in self.matching.idle_kinds() {
+            let slots = self.links.get(&session).map_or(0, Link::free_slots);
+            let sum = kinds.entry(kind).or_default();
+            *sum = sum.saturating_add(slots);
+        }
+        kinds.into_iter().map(|(kind, slots)| (kind.clone(), slots)).collect()
+    }
+
+    /// Notes for which kinds of jobs agents of other orchestrators have free slots: those are not prefetched
+    /// here, and what was is taken back. True if somebody here may get a prefetch again.
+    pub(crate) fn set_idle_elsewhere(&mut self, kinds: BTreeMap<JobKind, u32>) -> bool {
+        self.matching.set_idle_elsewhere(kinds)
     }
 
     /// A lane, if it is known.
@@ -313,7 +346,7 @@ impl Registry {
     pub(crate) fn claim_failed(&mut self, groups: &[ClaimGroup]) {
         for group in groups {
             for lane in &group.lanes {
-                self.matching.lane_ready_by_id(*lane);
+                self.matching.lane_ready_by_id(*lane, LaneNews::Own);
             }
             for taker in &group.takers {
                 self.uncertain.insert(taker.session.id);
@@ -337,23 +370,25 @@ impl Registry {
     }
 
     /// Which runs to take back so that agents without work get some: of links that hold more than they
-    /// can start, for links that fit and have free slots. At most as many as there are free slots.
+    /// can start, for links that fit and have free slots, here or at another orchestrator. At most as many
+    /// as there are free slots.
     pub(crate) fn rebalance(&self) -> Vec<(Arc<Outbox>, Vec<RunRef>)> {
         let slots = |sessions: Vec<SessionId>| -> u32 {
             sessions.iter().filter_map(|session| self.links.get(session)).map(Link::free_slots).sum()
         };
         let mut free: BTreeMap<u64, u32> =
             self.matching.idle().into_iter().map(|(class, sessions)| (class, slots(sessions))).collect();
+        let mut elsewhere = self.matching.idle_elsewhere().clone();
         let mut retracted = Vec::new();
         for link in self.links.values().filter(|link| link.runs.len() > link.slots as usize) {
-            if free.is_empty() {
+            if free.is_empty() && elsewhere.is_empty() {
                 break;
             }
             let surplus = link.runs.len() - link.slots as usize;
             let waiting = link.runs().into_iter().rev();
             let mut taken = Vec::new();
             for run in waiting {
-                if free.is_empty() || taken.len() == surplus {
+                if (free.is_empty() && elsewhere.is_empty()) || taken.len() == surplus {
                     break;
                 }
                 let Some(held) = link.holds(run.job).filter(|held| !held.is_started) else { continue };
@@ -363,6 +398,14 @@ impl Registry {
                     match free.get_mut(&class) {
                         Some(left) if *left > 1 => *left -= 1,
                         _ => drop(free.remove(&class)),
+                    }
+                } else if let Some(kind) = self.matching.lane(held.lane).map(|lane| lane.kind())
+                    && let Some(left) = elsewhere.get_mut(kind)
+                {
+                    taken.push(run);
+                    *left -= 1;
+                    if *left == 0 {
+                        elsewhere.remove(kind);
                     }
                 }
             }

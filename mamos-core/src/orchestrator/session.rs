@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::engine::Engine;
 use super::outbox::Outbox;
+use super::registry::LaneNews;
 use super::settle;
 use crate::agent::state::Liveness;
 use crate::clock::Timestamp;
@@ -355,7 +356,7 @@ impl Session {
                 // What the agent still held is given back, so late reports are refused, not lost: it
                 // says goodbye only after all of them were acknowledged.
                 self.detach(engine).await;
-                let learned = super::upkeep::learn_lanes(engine).await;
+                let learned = super::upkeep::learn_lanes(engine, LaneNews::Own).await;
                 if let Err(error) = learned {
                     tracing::warn!(target: "mamos::session", %error, "the next sweep looks again");
                 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::engine::Engine;
-use super::registry::Link;
+use super::registry::{LaneNews, Link};
 use super::{dispatch, settle};
 use crate::Result;
 use crate::agent::state::Liveness;
@@ -59,7 +59,8 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             tended_at = now;
             tend(&engine, now);
             // Lanes too: another program may have stored jobs that nobody told this one about.
-            let done = async { learn_lanes(&engine).await.and(prune(&engine, now).await) }.await;
+            let done =
+                async { learn_lanes(&engine, LaneNews::Heard).await.and(prune(&engine, now).await) }.await;
             if let Err(error) = done {
                 tracing::warn!(target: "mamos::upkeep", %error, "upkeep failed; it is tried again later");
             }
@@ -157,8 +158,9 @@ pub(crate) async fn sweep(engine: &Engine) -> Result<()> {
         for (session, agent) in swept.lost {
             tracing::warn!(target: "mamos::upkeep", agent_id = %agent, "the session of an agent expired");
             let link = engine.registry().link(session).map(|link| link.session);
-            if let Some(link) = link {
-                dispatch::cut(engine, link);
+            match link {
+                Some(link) => dispatch::cut(engine, link),
+                None => engine.neighbours.sessions(vec![session]),
             }
             engine.tell(What::AgentLost { agent, session });
         }
@@ -242,7 +244,7 @@ pub(crate) async fn renew(engine: Arc<Engine>, mut requests: mpsc::Receiver<Sess
 }
 
 /// The session went on elsewhere or ended: this link is of no use any more.
-async fn end_stale(engine: &Engine, session: SessionRef) {
+pub(crate) async fn end_stale(engine: &Engine, session: SessionRef) {
     let end = engine.store.session(session.id).await.ok().flatten().and_then(|record| record.end);
     // Superseded: a newer process of the same agent took over, and this one must not fight it.
     let last = (end == Some(SessionEnd::Superseded)).then_some(ToAgent::Superseded);
@@ -282,10 +284,10 @@ pub(crate) async fn adopt(engine: &Engine, whose: Adopt) -> Result<()> {
 }
 
 /// Learns the lanes that hold ready jobs: of an earlier life, or of other orchestrators.
-pub(crate) async fn learn_lanes(engine: &Engine) -> Result<()> {
+pub(crate) async fn learn_lanes(engine: &Engine, news: LaneNews) -> Result<()> {
     let lanes = engine.store.ready_lanes().await?;
     let mut registry = engine.registry();
-    lanes.iter().for_each(|lane| registry.lane_ready(lane));
+    lanes.iter().for_each(|lane| registry.lane_ready_as(lane, news));
     drop(registry);
     engine.dispatch.notify_one();
     Ok(())

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::neighbours::Neighbours;
 use crate::id::JobId;
 
 /// Who waits for which job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waiters {
     ends: Places,
     changes: Places,
+    /// Somebody may wait at another orchestrator.
+    neighbours: Arc<Neighbours>,
 }
 
 /// Who waits for one sort of news.
@@ -32,6 +35,10 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl Waiters {
+    pub(crate) fn new(neighbours: Arc<Neighbours>) -> Self {
+        Self { ends: Places::default(), changes: Places::default(), neighbours }
+    }
+
     /// Begins to wait for the end of a job. Take the place first, look at the job second: then its end is
     /// not missed.
     pub(crate) fn wait(&self, job: JobId) -> Waiting<'_> {
@@ -43,15 +50,32 @@ impl Waiters {
         self.changes.wait(job)
     }
 
-    /// Wakes those who wait for the end of a job, and those who follow it.
+    /// Wakes those who wait for the end of a job, and those who follow it, here and elsewhere.
     pub(crate) fn ended(&self, job: JobId) {
-        self.ends.wake(job);
-        self.changes.wake(job);
+        self.wake(job);
+        self.neighbours.happened(job);
     }
 
     /// Wakes those who follow a job: it printed something, was handed to an agent, or given back.
     pub(crate) fn changed(&self, job: JobId) {
         self.changes.wake(job);
+        self.neighbours.happened(job);
+    }
+
+    /// Wakes everybody here who waits for anything about a job.
+    pub(crate) fn wake(&self, job: JobId) {
+        self.ends.wake(job);
+        self.changes.wake(job);
+    }
+
+    /// Wakes everybody here.
+    pub(crate) fn wake_all(&self) {
+        self.jobs().into_iter().for_each(|job| self.wake(job));
+    }
+
+    /// The jobs for which somebody here waits.
+    pub(crate) fn jobs(&self) -> Vec<JobId> {
+        [self.ends.jobs(), self.changes.jobs()].concat()
     }
 }
 
@@ -62,6 +86,10 @@ impl Places {
         *count += 1;
         self.count.fetch_add(1, Ordering::SeqCst);
         Waiting { places: self, job, notify: Arc::clone(notify) }
+    }
+
+    fn jobs(&self) -> Vec<JobId> {
+        self.by_job.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
     fn wake(&self, job: JobId) {
@@ -101,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_between_taking_the_place_and_awaiting_is_not_missed() {
-        let waiters = Waiters::default();
+        let waiters = Waiters::new(Arc::new(Neighbours::new(None, 0)));
         let job = JobId::from_key("a");
         let place = waiters.wait(job);
         let woken = place.woken();
@@ -113,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_the_end_is_not_woken_by_a_change() {
-        let waiters = Waiters::default();
+        let waiters = Waiters::new(Arc::new(Neighbours::new(None, 0)));
         let job = JobId::from_key("a");
         let (end, change) = (waiters.wait(job), waiters.follow(job));
         let (ended, mut changed) = (end.woken(), Box::pin(change.woken()));

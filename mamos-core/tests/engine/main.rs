@@ -5,5 +5,6 @@
 mod identity;
 mod jobs;
 mod links;
+mod neighbours;
 mod operators;
 mod scene;

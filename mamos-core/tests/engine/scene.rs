@@ -87,6 +87,13 @@ impl Scene {
         (self.store, self.clock)
     }
 
+    /// Ends the orchestrator where it stands.
+    pub(crate) async fn kill(self) {
+        self.running.abort();
+        // The abort is how it ended.
+        let _ = self.running.await;
+    }
+
     /// Stops the orchestrator in order, and starts another on the same store.
     pub(crate) async fn restart(self) -> Self {
         let (store, clock) = self.stop().await;

@@ -32,6 +32,15 @@ pub(super) enum Line {
     Roomy,
 }
 
+/// Where the news of a ready lane came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LaneNews {
+    /// From here: other orchestrators may not know yet.
+    Own,
+    /// From another orchestrator or from the store: they know, or will see for themselves.
+    Heard,
+}
+
 /// A place in a line: whoever has waited longer has a smaller one.
 type Ticket = u64;
 type ClassId = u64;
@@ -43,6 +52,10 @@ pub(super) struct Matching {
     /// Lanes that may have ready jobs. Cleared *before* a claim looks, so that a job that arrives
     /// while it looks sets it again.
     ready: BTreeSet<LaneId>,
+    /// Those of them of which other orchestrators need not hear, because they heard or said it already.
+    told: BTreeSet<LaneId>,
+    /// Kinds of jobs for which agents of other orchestrators have free slots: nothing of them is prefetched.
+    idle_elsewhere: BTreeMap<JobKind, u32>,
     classes: BTreeMap<ClassId, Class>,
     class_of: BTreeMap<Vec<LaneId>, ClassId>,
     members: BTreeMap<SessionId, Member>,
@@ -118,18 +131,66 @@ impl Matching {
     }
 
     /// Notes that a lane may have ready jobs.
-    pub(super) fn lane_ready(&mut self, lane: &Arc<Lane>) {
+    pub(super) fn lane_ready(&mut self, lane: &Arc<Lane>, news: LaneNews) {
         self.learn(lane);
-        self.ready.insert(lane.id());
+        self.note_ready(lane.id(), news);
     }
 
     /// The same, for a lane that is known. False if it is not.
-    pub(super) fn lane_ready_by_id(&mut self, lane: LaneId) -> bool {
+    pub(super) fn lane_ready_by_id(&mut self, lane: LaneId, news: LaneNews) -> bool {
         let is_known = self.lanes.contains_key(&lane);
         if is_known {
-            self.ready.insert(lane);
+            self.note_ready(lane, news);
         }
         is_known
+    }
+
+    fn note_ready(&mut self, lane: LaneId, news: LaneNews) {
+        let was_ready = !self.ready.insert(lane);
+        match news {
+            LaneNews::Own => drop(self.told.remove(&lane)),
+            // What was own news and is not told yet stays so.
+            LaneNews::Heard if was_ready => {}
+            LaneNews::Heard => drop(self.told.insert(lane)),
+        }
+    }
+
+    /// Lanes with ready jobs for which nobody here has a free slot, each once: other orchestrators may have
+    /// somebody.
+    pub(super) fn short_lanes(&mut self) -> Vec<LaneId> {
+        let short =
+            self.ready.iter().filter(|lane| !self.told.contains(lane)).filter(|lane| {
+                self.lanes.get(lane).is_some_and(|entry| entry.classes.is_disjoint(&self.free))
+            });
+        let short: Vec<LaneId> = short.take(MAX_LANES).copied().collect();
+        self.told.extend(&short);
+        short
+    }
+
+    /// For which kinds of jobs somebody has free slots and nothing is ready, with who that is.
+    pub(super) fn idle_kinds(&self) -> impl Iterator<Item = (&JobKind, SessionId)> {
+        let members = self.members.iter().filter(|(_, member)| {
+            member.place.is_some_and(|(line, _)| line == Line::Free)
+                && self.classes.get(&member.class).is_some_and(|class| self.is_idle(class))
+        });
+        members.flat_map(|(session, member)| member.kinds.iter().map(|kind| (kind, *session)))
+    }
+
+    /// Notes for which kinds of jobs agents elsewhere have free slots. True if somebody here may get a
+    /// prefetch again.
+    pub(super) fn set_idle_elsewhere(&mut self, kinds: BTreeMap<JobKind, u32>) -> bool {
+        let may_prefetch = self.idle_elsewhere.keys().any(|kind| !kinds.contains_key(kind));
+        self.idle_elsewhere = kinds;
+        may_prefetch
+    }
+
+    /// For how many jobs of kinds agents elsewhere have free slots.
+    pub(super) fn idle_elsewhere(&self) -> &BTreeMap<JobKind, u32> {
+        &self.idle_elsewhere
+    }
+
+    fn is_idle(&self, class: &Class) -> bool {
+        !class.lanes.iter().any(|lane| self.ready.contains(lane))
     }
 
     /// A lane, if it is known.
@@ -140,7 +201,9 @@ impl Matching {
     /// Notes that every known lane of a queue may have ready jobs.
     pub(super) fn queue_ready(&mut self, queue: &QueueName) {
         let lanes = self.lanes.values().filter(|entry| entry.lane.queue() == queue);
-        self.ready.extend(lanes.map(|entry| entry.lane.id()));
+        let lanes: Vec<LaneId> = lanes.map(|entry| entry.lane.id()).collect();
+        // Whoever lets a queue go on tells the others.
+        lanes.into_iter().for_each(|lane| self.note_ready(lane, LaneNews::Heard));
     }
 
     /// Plans the next claim; `taker` says how much a session takes. Whoever is served goes to the end of
@@ -166,6 +229,7 @@ impl Matching {
             .collect();
         for lane in groups.iter().flat_map(|group| &group.lanes) {
             self.ready.remove(lane);
+            self.told.remove(lane);
         }
         groups
     }
@@ -182,7 +246,7 @@ impl Matching {
     /// Classes in which somebody has free slots and nothing is ready for them, with who that is.
     pub(super) fn idle(&self) -> BTreeMap<u64, Vec<SessionId>> {
         let classes = self.free.iter().filter_map(|id| self.classes.get(id).map(|class| (*id, class)));
-        let idle = classes.filter(|(_, class)| !class.lanes.iter().any(|lane| self.ready.contains(lane)));
+        let idle = classes.filter(|(_, class)| self.is_idle(class));
         idle.map(|(id, class)| (id, class.free.values().copied().collect())).collect()
     }
 
@@ -201,7 +265,7 @@ impl Matching {
         for lane in in_turn.take(MAX_LANES) {
             let Some(entry) = self.lanes.get(lane) else { continue };
             let mut classes = rotated(&entry.classes, &self.free, self.last_class);
-            if classes.is_empty() {
+            if classes.is_empty() && !self.idle_elsewhere.contains_key(entry.lane.kind()) {
                 classes = rotated(&entry.classes, &self.roomy, self.last_class);
             }
             for class in classes {
@@ -373,7 +437,7 @@ mod tests {
         let mut named = BTreeSet::new();
         for _ in 0..3 {
             // As if every claim filled all takers: all lanes stay ready.
-            lanes.iter().for_each(|lane| matching.lane_ready(lane));
+            lanes.iter().for_each(|lane| matching.lane_ready(lane, LaneNews::Own));
             named.extend(plan(&mut matching).into_iter().flat_map(|group| group.lanes));
         }
         assert_eq!(named.len(), lanes.len());
@@ -385,7 +449,7 @@ mod tests {
         for n in 0..10_000 {
             join(&mut matching, n, &[("host", &n.to_string())]);
         }
-        matching.lane_ready(&lane("mail", ""));
+        matching.lane_ready(&lane("mail", ""), LaneNews::Own);
         assert_eq!(matching.classes.len(), 1);
         let groups = plan(&mut matching);
         assert_eq!((groups.len(), groups[0].takers.len()), (1, MAX_TAKERS));
@@ -396,14 +460,14 @@ mod tests {
         let mut matching = Matching::default();
         for n in 0..100 {
             join(&mut matching, n, &[("host", &n.to_string())]);
-            matching.lane_ready(&lane("mail", &format!("host={n}")));
+            matching.lane_ready(&lane("mail", &format!("host={n}")), LaneNews::Own);
         }
         while !plan(&mut matching).is_empty() {}
         assert_eq!(matching.classes.len(), 100);
         let all = lane("mail", "");
         let mut served = BTreeSet::new();
         for _ in 0..10 {
-            matching.lane_ready(&all);
+            matching.lane_ready(&all, LaneNews::Own);
             let groups = plan(&mut matching);
             assert_eq!(groups.len(), 1, "one statement for all of them");
             served.extend(groups[0].takers.iter().map(|taker| taker.session.id));
@@ -416,12 +480,12 @@ mod tests {
         let mut matching = Matching::default();
         for n in 0..100 {
             join(&mut matching, n, &[("host", &n.to_string())]);
-            matching.lane_ready(&lane("mail", &format!("host={n}")));
+            matching.lane_ready(&lane("mail", &format!("host={n}")), LaneNews::Own);
         }
         (0..100).for_each(|n| matching.leave(session(n)));
         assert!(matching.classes.is_empty() && matching.class_of.is_empty() && matching.free.is_empty());
         for n in 0..2 * MAX_KNOWN_LANES {
-            matching.lane_ready(&lane("mail", &format!("x={n}")));
+            matching.lane_ready(&lane("mail", &format!("x={n}")), LaneNews::Own);
             matching.ready.clear();
         }
         assert!(matching.lanes.len() <= MAX_KNOWN_LANES);
@@ -432,13 +496,68 @@ mod tests {
         let mut matching = Matching::default();
         join(&mut matching, 0, &[("host", "a")]);
         join(&mut matching, 1, &[("host", "b")]);
-        matching.lane_ready(&lane("mail", "host=a"));
-        matching.lane_ready(&lane("mail", ""));
+        matching.lane_ready(&lane("mail", "host=a"), LaneNews::Own);
+        matching.lane_ready(&lane("mail", ""), LaneNews::Own);
         matching.stand(session(0), Some(Line::Roomy));
         let groups = plan(&mut matching);
         let shared = groups.iter().find(|group| group.lanes == [lane("mail", "").id()]).unwrap();
         assert_eq!(shared.takers.iter().map(|taker| taker.session.id).collect::<Vec<_>>(), [session(1)]);
         let own = groups.iter().find(|group| group.lanes == [lane("mail", "host=a").id()]).unwrap();
         assert_eq!(own.takers[0].session.id, session(0));
+    }
+
+    #[test]
+    fn a_lane_without_a_free_slot_is_told_once_until_there_is_news() {
+        let mut matching = Matching::default();
+        let mail = lane("mail", "");
+        matching.lane_ready(&mail, LaneNews::Own);
+        assert_eq!(matching.short_lanes(), [mail.id()], "nobody is here");
+        assert!(matching.short_lanes().is_empty());
+        matching.lane_ready(&mail, LaneNews::Heard);
+        assert!(matching.short_lanes().is_empty(), "that is what was told");
+        matching.lane_ready(&mail, LaneNews::Own);
+        assert_eq!(matching.short_lanes(), [mail.id()]);
+        matching.lane_ready(&mail, LaneNews::Own);
+        join(&mut matching, 0, &[]);
+        assert!(matching.short_lanes().is_empty(), "somebody here has a free slot");
+    }
+
+    #[test]
+    fn news_from_elsewhere_is_not_told_on() {
+        let mut matching = Matching::default();
+        let mail = lane("mail", "");
+        matching.lane_ready(&mail, LaneNews::Heard);
+        assert!(matching.short_lanes().is_empty());
+        // Own news that was not told yet is not forgotten over what is heard.
+        matching.lane_ready(&mail, LaneNews::Own);
+        matching.lane_ready(&mail, LaneNews::Heard);
+        assert_eq!(matching.short_lanes(), [mail.id()]);
+    }
+
+    #[test]
+    fn nothing_is_prefetched_while_somebody_elsewhere_is_idle() {
+        let mut matching = Matching::default();
+        let mail = lane("mail", "");
+        join(&mut matching, 0, &[]);
+        matching.stand(session(0), Some(Line::Roomy));
+        matching.lane_ready(&mail, LaneNews::Own);
+        let idle = BTreeMap::from([("mail".parse().unwrap(), 1)]);
+        assert!(!matching.set_idle_elsewhere(idle));
+        assert!(plan(&mut matching).is_empty());
+        assert_eq!(matching.short_lanes(), [mail.id()]);
+        assert!(matching.set_idle_elsewhere(BTreeMap::from([("fax".parse().unwrap(), 1)])));
+        assert_eq!(plan(&mut matching).len(), 1);
+    }
+
+    #[test]
+    fn whoever_has_nothing_to_do_is_named_by_kind() {
+        let mut matching = Matching::default();
+        join(&mut matching, 0, &[]);
+        join(&mut matching, 1, &[]);
+        matching.stand(session(1), None);
+        let idle: Vec<_> = matching.idle_kinds().map(|(kind, session)| (kind.to_string(), session)).collect();
+        assert_eq!(idle, [("mail".to_owned(), session(0))]);
+        matching.lane_ready(&lane("mail", ""), LaneNews::Own);
+        assert_eq!(matching.idle_kinds().count(), 0);
     }
 }

@@ -67,8 +67,13 @@ pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
     }
     // From here on nothing is sent on an earlier link of this agent: what it does not name in its hello
     // and was claimed for it before, it never got.
-    supersede(engine, &agent, &hello);
+    let was_here = supersede(engine, &agent, &hello);
     let attached = attach(engine, &agent, &hello).await.map_err(undecided)?;
+    if !was_here && (attached.is_resumed || !attached.superseded.is_empty()) {
+        // Its link may hang half open at another orchestrator.
+        let moved = attached.is_resumed.then_some(attached.session.id);
+        engine.neighbours.sessions(attached.superseded.iter().copied().chain(moved).collect());
+    }
     let welcome = Welcome {
         version,
         agent: agent.clone(),
@@ -162,14 +167,15 @@ async fn record(engine: &Engine, entry: AuditEntry, now: Timestamp) {
 }
 
 /// Ends an earlier link of the agent. One of another session belongs to another process: that one must
-/// not come back.
-fn supersede(engine: &Engine, agent: &AgentId, hello: &Hello) {
+/// not come back. Gives whether there was one.
+fn supersede(engine: &Engine, agent: &AgentId, hello: &Hello) -> bool {
     let mut registry = engine.registry();
-    let Some(session) = registry.link_of(agent).map(|link| link.session) else { return };
+    let Some(session) = registry.link_of(agent).map(|link| link.session) else { return false };
     if let Some(link) = registry.disconnect(session) {
         let is_same_process = hello.session == Some(session.id);
         link.outbox.close((!is_same_process).then_some(ToAgent::Superseded));
     }
+    true
 }
 
 async fn attach(engine: &Engine, agent: &AgentId, hello: &Hello) -> Result<Attached> {
@@ -252,7 +258,7 @@ async fn catch_up(
 ) -> Result<()> {
     let record = agent_record(engine, agent).await?;
     let dismissed = if record.state == AgentState::Decommissioned {
-        Some("this agent was decommissioned; register it as a new one".to_owned())
+        Some(agents::decommissioned_message())
     } else {
         record.revocation.as_ref().map(agents::revoked_message)
     };
