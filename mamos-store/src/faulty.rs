@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use mamos_core::agent::AgentRecord;
 use mamos_core::auth::RegistrationToken;
 use mamos_core::clock::{Clock, Timestamp};
-use mamos_core::hint::Hints;
+use mamos_core::hint::{HintListener, Hints};
 use mamos_core::id::{AgentId, JobId, QueueName, SessionId, TokenId};
 use mamos_core::job::lane::Lane;
 use mamos_core::job::{AttemptRecord, CancelRequest, JobRecord, NewJob};
@@ -57,10 +58,15 @@ pub struct FaultCounts {
 /// Passes every call on to another store, and makes some of them fail or wait.
 ///
 /// Errors are of the kind [`Unavailable`](ErrorKind::Unavailable), which tells the caller that the work
-/// may or may not have been done. With the same seed and the same order of calls the same calls fail.
+/// may or may not have been done. Of its [hints](Store::hints) some are lost or told twice. With the same seed and the same order of calls the same calls fail.
 pub struct Faulty<S> {
     inner: S,
     clock: Option<Arc<dyn Clock>>,
+    faults: Arc<Injected>,
+}
+
+/// What goes wrong, at the store and at its hints.
+struct Injected {
     is_on: AtomicBool,
     dice: Mutex<Dice>,
 }
@@ -83,7 +89,7 @@ impl<S: Store> Faulty<S> {
     pub fn new(inner: S, faults: Faults, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         let dice = Mutex::new(Dice { faults, random, counts: FaultCounts::default() });
-        Self { inner, clock: None, is_on: AtomicBool::new(true), dice }
+        Self { inner, clock: None, faults: Arc::new(Injected { is_on: AtomicBool::new(true), dice }) }
     }
 
     /// Shows this clock as that of the server that keeps the data. Default: what the store behind shows.
@@ -95,12 +101,12 @@ impl<S: Store> Faulty<S> {
 
     /// Switches all faults off or on again. They are on at first.
     pub fn set_faults(&self, is_on: bool) {
-        self.is_on.store(is_on, Ordering::Relaxed);
+        self.faults.is_on.store(is_on, Ordering::Relaxed);
     }
 
     /// What was injected so far.
     pub fn counts(&self) -> FaultCounts {
-        self.dice.lock().unwrap_or_else(PoisonError::into_inner).counts
+        self.faults.dice().counts
     }
 
     /// The store behind, which does not fail.
@@ -108,24 +114,8 @@ impl<S: Store> Faulty<S> {
         &self.inner
     }
 
-    fn fate(&self) -> Fate {
-        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
-        let Dice { faults, random, counts } = &mut *dice;
-        counts.calls += 1;
-        if !self.is_on.load(Ordering::Relaxed) {
-            return Fate { delay: None, fails_before: false, fails_after: false };
-        }
-        let delay = (random.f64() < faults.delay).then(|| faults.max_delay.mul_f64(random.f64()));
-        let fails_before = random.f64() < faults.error_before;
-        let fails_after = !fails_before && random.f64() < faults.error_after;
-        counts.delays += u64::from(delay.is_some());
-        counts.errors_before += u64::from(fails_before);
-        counts.errors_after += u64::from(fails_after);
-        Fate { delay, fails_before, fails_after }
-    }
-
     async fn through<T>(&self, operation: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let fate = self.fate();
+        let fate = self.faults.fate();
         if let Some(delay) = fate.delay {
             tokio::time::sleep(delay).await;
         }
@@ -141,11 +131,76 @@ impl<S: Store> Faulty<S> {
     }
 }
 
+impl Injected {
+    fn dice(&self) -> MutexGuard<'_, Dice> {
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fate(&self) -> Fate {
+        let mut dice = self.dice();
+        let Dice { faults, random, counts } = &mut *dice;
+        counts.calls += 1;
+        if !self.is_on.load(Ordering::Relaxed) {
+            return Fate { delay: None, fails_before: false, fails_after: false };
+        }
+        let delay = (random.f64() < faults.delay).then(|| faults.max_delay.mul_f64(random.f64()));
+        let fails_before = random.f64() < faults.error_before;
+        let fails_after = !fails_before && random.f64() < faults.error_after;
+        counts.delays += u64::from(delay.is_some());
+        counts.errors_before += u64::from(fails_before);
+        counts.errors_after += u64::from(fails_after);
+        Fate { delay, fails_before, fails_after }
+    }
+}
+
+/// Hints of a store that fails: some are lost without a word, some are told twice, and the teller may hear
+/// of an error either way.
+struct FaultyHints {
+    inner: Arc<dyn Hints>,
+    faults: Arc<Injected>,
+}
+
+#[async_trait]
+impl Hints for FaultyHints {
+    async fn tell(&self, hints: Vec<Bytes>) -> Result<()> {
+        let failed = || Err(Error::new(ErrorKind::Unavailable, "hints.tell", "injected fault"));
+        for hint in hints {
+            let fate = self.faults.fate();
+            match (fate.fails_before, fate.fails_after) {
+                (true, _) if fate.delay.is_some() => return failed(),
+                (true, _) => {}
+                (_, true) => {
+                    self.inner.tell(vec![hint.clone(), hint]).await?;
+                    if fate.delay.is_some() {
+                        return failed();
+                    }
+                }
+                _ => self.inner.tell(vec![hint]).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<Box<dyn HintListener>> {
+        self.inner.listen().await
+    }
+
+    fn describe(&self) -> String {
+        format!("{} (faulty)", self.inner.describe())
+    }
+}
+
+impl fmt::Debug for FaultyHints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaultyHints({})", self.inner.describe())
+    }
+}
+
 impl<S: Store> fmt::Debug for Faulty<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Faulty")
             .field("inner", &self.inner.describe())
-            .field("is_on", &self.is_on)
+            .field("is_on", &self.faults.is_on)
             .field("counts", &self.counts())
             .finish()
     }
@@ -169,7 +224,7 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     fn hints(&self) -> Option<Arc<dyn Hints>> {
-        self.inner.hints()
+        Some(Arc::new(FaultyHints { inner: self.inner.hints()?, faults: Arc::clone(&self.faults) }))
     }
 }
 

@@ -10,6 +10,8 @@
 //! | [`socket::TcpFrameListener`] | on one machine or a trusted network | yes | no |
 //! | [`WebSocketConnector`] | anywhere; the orchestrator's end is in `mamos-http` | yes | TLS 1.3 with `wss://` |
 //!
+//! [`AnyOf`] connects to whichever of several orchestrators answers.
+//!
 //! A bus carries messages by topic, behind [`mamos_core::bus`]; [`bus::memory`] is the one inside a
 //! process.
 //!
@@ -17,6 +19,7 @@
 //! fault injector, and connections and buses that break promises on purpose. How to write a transport is
 //! told in `docs/writing-a-transport.md`.
 
+mod any_of;
 pub mod bus;
 pub mod memory;
 
@@ -34,5 +37,6 @@ pub mod encoded;
 #[cfg(feature = "conformance")]
 pub mod faulty;
 
+pub use any_of::AnyOf;
 #[cfg(feature = "websocket")]
 pub use websocket::WebSocketConnector;

@@ -15,7 +15,7 @@ enum Remedy {
     Undrain(usize),
     CalmRoad(usize),
     CalmStore,
-    Crown,
+    Crown(usize),
     EndFormer,
 }
 
@@ -33,7 +33,7 @@ impl Agenda {
     }
 }
 
-/// Lets things go wrong until a moment, and leaves all agents and one orchestrator running.
+/// Lets things go wrong until a moment, and leaves all agents and at least one orchestrator running.
 pub(crate) async fn rage(world: &mut World, until: Instant) -> anyhow::Result<()> {
     let mut agenda = Agenda::default();
     let base = road(&mut world.random);
@@ -92,6 +92,7 @@ fn road(random: &mut fastrand::Rng) -> Faults {
 
 async fn strike(world: &mut World, agenda: &mut Agenda) -> anyhow::Result<()> {
     let number = world.random.usize(..world.crew.len());
+    let throne = world.random.usize(..world.thrones.len());
     let what = world.random.u8(..32);
     tracing::info!(what, agent = number, "chaos strikes");
     match what {
@@ -117,19 +118,19 @@ async fn strike(world: &mut World, agenda: &mut Agenda) -> anyhow::Result<()> {
         }
         25..28 => {
             let is_silent = world.random.u8(..3) == 0;
-            world.depose(is_silent).await;
+            world.depose(throne, is_silent).await;
             let away = if world.random.bool() { 1000 } else { 10_000 };
-            agenda.put(millis(&mut world.random, 1, away), Remedy::Crown);
+            agenda.put(millis(&mut world.random, 1, away), Remedy::Crown(throne));
         }
         28 | 29 => {
-            let is_over = world.retire().await;
+            let is_over = world.retire(throne).await;
             anyhow::ensure!(is_over, "the orchestrator did not stop within a minute");
-            agenda.put(millis(&mut world.random, 1, 3000), Remedy::Crown);
+            agenda.put(millis(&mut world.random, 1, 3000), Remedy::Crown(throne));
         }
         _ => {
             // A successor begins before the one before has ended.
-            if world.present.is_some() {
-                world.crown()?;
+            if world.thrones[throne].present.is_some() {
+                world.crown(throne)?;
                 agenda.put(millis(&mut world.random, 1, 5000), Remedy::EndFormer);
             }
         }
@@ -187,9 +188,9 @@ async fn remedy_one(
         }
         Remedy::CalmRoad(number) => world.crew[number].plan.set(base),
         Remedy::CalmStore => world.store.inner().set_faults(false),
-        Remedy::Crown => {
-            if world.present.is_none() {
-                world.crown()?;
+        Remedy::Crown(throne) => {
+            if world.thrones[throne].present.is_none() {
+                world.crown(throne)?;
             }
         }
         Remedy::EndFormer => {

@@ -1,5 +1,6 @@
 //! Those who ask for work, and those who meddle with it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,21 +18,40 @@ pub(crate) const QUEUES: [&str; 2] = ["default", "night"];
 /// How long a client waits before it tries again.
 const TRY_AGAIN: Duration = Duration::from_millis(300);
 
-/// The orchestrator of the moment, for clients.
+/// The orchestrators of the moment, for clients: each call goes to the next one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Front(Arc<Mutex<Option<Orchestrator>>>);
+pub(crate) struct Front(Arc<Mutex<Open>>);
+
+#[derive(Debug, Default)]
+struct Open {
+    orchestrators: BTreeMap<usize, Orchestrator>,
+    last: usize,
+}
 
 impl Front {
-    pub(crate) fn set(&self, orchestrator: Option<Orchestrator>) {
+    pub(crate) fn set(&self, throne: usize, orchestrator: Option<Orchestrator>) {
         let before = {
-            let mut front = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *front, orchestrator)
+            let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match orchestrator {
+                Some(orchestrator) => open.orchestrators.insert(throne, orchestrator),
+                None => open.orchestrators.remove(&throne),
+            }
         };
         drop(before);
     }
 
     pub(crate) fn now(&self) -> Option<Orchestrator> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next =
+            open.orchestrators.range(open.last + 1..).chain(open.orchestrators.range(..=open.last)).next();
+        let (throne, orchestrator) = next.map(|(throne, orchestrator)| (*throne, orchestrator.clone()))?;
+        open.last = throne;
+        Some(orchestrator)
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Orchestrator> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).orchestrators.values().cloned().collect()
     }
 
     /// Waits until there is one.

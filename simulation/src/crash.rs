@@ -1,6 +1,9 @@
 //! What the real processes that are killed have in common: their files, their jobs, and how the files are
 //! read at the end.
 
+mod agent;
+mod client;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +18,8 @@ use mamos_core::whitelist::{CommandRequest, Denial, DenialCode, Permit, Whitelis
 use mamos_core::{CommandId, Job, JobId, JobState, Store};
 use serde::{Deserialize, Serialize};
 
+pub use self::agent::{life_name, mark, serve};
+pub use self::client::{enqueue, issue_token};
 use crate::checker::{Violation, check};
 use crate::history::Entry;
 
@@ -69,9 +74,9 @@ impl Files {
         self.at("marks")
     }
 
-    /// The state of the agent: identity and journal.
-    pub fn agent(&self) -> PathBuf {
-        self.at("agent")
+    /// The state of an agent: identity and journal.
+    pub fn agent(&self, number: usize) -> PathBuf {
+        self.at(&format!("agent-{number}"))
     }
 
     /// Is there once no more jobs are to be enqueued.

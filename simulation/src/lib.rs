@@ -1,6 +1,7 @@
 //! The whole of MAMOS in one process under a seed, and as real processes that are killed.
 //!
 //! - [`crash`]: what the processes that are killed have in common.
+//! - [`faults`]: orchestrators and agents on real databases and brokers, which are stopped under them.
 //! - [`history`]: what clients, handlers and the store saw.
 //! - [`checker`]: reads a history and says which promises it breaks.
 //! - [`recorder`]: a store that writes down what another store did.
@@ -9,6 +10,7 @@
 
 pub mod checker;
 pub mod crash;
+//FAULTS
 pub mod history;
 pub mod recorder;
 pub mod restart;
@@ -18,5 +20,7 @@ mod chaos;
 mod clients;
 mod crew;
 mod jobs;
+mod process;
+mod proxy;
 mod roads;
 mod world;

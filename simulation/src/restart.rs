@@ -14,8 +14,6 @@ mod client;
 mod evidence;
 mod figures;
 mod place;
-mod process;
-mod proxy;
 mod work;
 mod world;
 
@@ -27,6 +25,6 @@ pub use self::figures::Figures;
 pub use self::figures::table;
 pub use self::place::Place;
 pub use self::place::Sabotage;
-pub use self::proxy::Weather;
 pub use self::world::Settings;
 pub use self::world::World;
+pub use crate::proxy::Weather;

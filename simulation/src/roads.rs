@@ -1,5 +1,6 @@
 //! The network between simulated agents and the orchestrator of the moment.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -13,31 +14,40 @@ use tokio::sync::mpsc;
 /// How many frames a connection holds in one direction.
 const CAPACITY: usize = 16;
 
-/// Where agents knock. Behind it is one orchestrator after the other, or nobody.
+/// Where agents knock. Behind each of its doors is one orchestrator after the other, or nobody; whoever
+/// knocks is sent to one door after the other.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gate(Arc<Mutex<Inside>>);
 
 #[derive(Debug, Default)]
 struct Inside {
-    door: Option<mpsc::UnboundedSender<Arc<dyn Connection>>>,
-    /// The orchestrator's ends of connections, so that a machine can go silent without closing them.
-    ends: Vec<Arc<dyn Connection>>,
+    doors: BTreeMap<usize, Behind>,
+    last: usize,
     silent: Vec<Arc<dyn Connection>>,
 }
 
+/// What is behind a door.
+#[derive(Debug)]
+struct Behind {
+    door: mpsc::UnboundedSender<Arc<dyn Connection>>,
+    /// The orchestrator's ends of connections, so that a machine can go silent without closing them.
+    ends: Vec<Arc<dyn Connection>>,
+}
+
 impl Gate {
-    /// A listener for a new orchestrator: whoever knocks from now on comes here.
-    pub(crate) fn open(&self) -> Door {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.inside().door = Some(sender);
+    /// A listener for a new orchestrator: whoever is sent to that door from now on comes here.
+    pub(crate) fn open(&self, number: usize) -> Door {
+        let (door, receiver) = mpsc::unbounded_channel();
+        let mut inside = self.inside();
+        let ends = inside.doors.remove(&number).map(|before| before.ends).unwrap_or_default();
+        inside.doors.insert(number, Behind { door, ends });
         Door(tokio::sync::Mutex::new(receiver))
     }
 
     /// Nobody is there any more. A machine that goes silent does not even close its connections.
-    pub(crate) fn close(&self, is_silent: bool) {
+    pub(crate) fn close(&self, number: usize, is_silent: bool) {
         let mut inside = self.inside();
-        inside.door = None;
-        let ends = std::mem::take(&mut inside.ends);
+        let ends = inside.doors.remove(&number).map(|behind| behind.ends).unwrap_or_default();
         if is_silent {
             inside.silent.extend(ends);
         } else {
@@ -90,9 +100,12 @@ impl Connector for Road {
             |inner, side| encoded::connection(faulty::connection(inner, side, &self.plan), self.writing);
         let (ours, theirs) = (end(ours, Side::Agent), end(theirs, Side::Orchestrator));
         let mut inside = self.gate.inside();
-        let door = inside.door.as_ref().ok_or_else(nobody)?;
-        door.send(Arc::clone(&theirs)).map_err(|_| nobody())?;
-        inside.ends.push(theirs);
+        let next = inside.doors.range(inside.last + 1..).chain(inside.doors.range(..=inside.last)).next();
+        let number = next.map(|(number, _)| *number).ok_or_else(nobody)?;
+        inside.last = number;
+        let behind = inside.doors.get_mut(&number).ok_or_else(nobody)?;
+        behind.door.send(Arc::clone(&theirs)).map_err(|_| nobody())?;
+        behind.ends.push(theirs);
         Ok(ours)
     }
 

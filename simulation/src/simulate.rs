@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mamos_core::orchestrator::LiveAgent;
 use mamos_core::store::PageRequest;
 use mamos_core::{JobId, Orchestrator, QueueName, Store};
 use mamos_store::broken::Flaw;
@@ -108,8 +109,10 @@ async fn calm(world: &mut World) -> anyhow::Result<()> {
     for reign in std::mem::take(&mut world.former) {
         reign.kill().await;
     }
-    if world.present.is_none() {
-        world.crown()?;
+    for throne in 0..world.thrones.len() {
+        if world.thrones[throne].present.is_none() {
+            world.crown(throne)?;
+        }
     }
     world.undrain(|_| true).await?;
     for sailor in &world.crew {
@@ -167,24 +170,29 @@ async fn rest(world: &mut World, by: Instant, stuck: &mut Vec<String>) -> anyhow
     }
     // What an agent thinks is not enough: it may talk to a machine that is gone.
     let by = Instant::now() + 2 * LEASE_TTL + Duration::from_secs(40);
-    while orchestrator.live_agents().len() < world.crew.len() && Instant::now() < by {
+    while live(world).len() < world.crew.len() && Instant::now() < by {
         sleep(Duration::from_millis(500)).await;
     }
-    let live = orchestrator.live_agents();
-    if live.len() < world.crew.len() {
-        let names: Vec<&str> = live.iter().map(|agent| agent.name.as_str()).collect();
+    let now = live(world);
+    if now.len() != world.crew.len() {
+        let names: Vec<&str> = now.iter().map(|agent| agent.name.as_str()).collect();
         stuck.push(format!("of {} agents only these are connected: {names:?}", world.crew.len()));
     }
-    for agent in live.iter().filter(|agent| agent.held > 0) {
+    for agent in now.iter().filter(|agent| agent.held > 0) {
         // Acknowledged by then, but the last report may just be on its way.
         sleep(Duration::from_secs(1)).await;
-        let again = orchestrator.live_agents();
+        let again = live(world);
         let held = again.iter().find(|other| other.agent == agent.agent).map_or(0, |other| other.held);
         if held > 0 {
             stuck.push(format!("{} holds {held} runs that it does not have", agent.name));
         }
     }
     Ok(())
+}
+
+/// The agents that are connected to any orchestrator.
+fn live(world: &World) -> Vec<LiveAgent> {
+    world.clients.front.all().iter().flat_map(Orchestrator::live_agents).collect()
 }
 
 async fn explain(orchestrator: &Orchestrator, job: JobId) -> String {
@@ -233,7 +241,9 @@ async fn leave(world: &mut World, stuck: &mut Vec<String>) {
     if !world.crew.iter().all(|sailor| sailor.is_gone()) {
         stuck.push("an agent did not stop within a minute".to_owned());
     }
-    if !world.retire().await {
-        stuck.push("the orchestrator did not stop within a minute".to_owned());
+    for throne in 0..world.thrones.len() {
+        if !world.retire(throne).await {
+            stuck.push(format!("orchestrator {throne} did not stop within a minute"));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! All that a simulation has: a store, one orchestrator after the other, agents, clients.
+//! All that a simulation has: a store, thrones with one orchestrator after the other, agents, clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,11 +40,19 @@ pub(crate) struct World {
     pub(crate) gate: Gate,
     pub(crate) clients: Clients,
     pub(crate) token: Secret,
-    pub(crate) present: Option<Reign>,
+    /// One to three orchestrators at once, each the successor of another.
+    pub(crate) thrones: Vec<Throne>,
     /// Those that were replaced before they ended.
     pub(crate) former: Vec<Reign>,
     pub(crate) crew: Vec<Sailor>,
     _directory: tempfile::TempDir,
+}
+
+/// Where one orchestrator is after the other.
+pub(crate) struct Throne {
+    pub(crate) present: Option<Reign>,
+    /// That of its machine: nobody set it.
+    clock: SimulatedClock,
 }
 
 /// An orchestrator while it runs.
@@ -78,7 +86,20 @@ impl World {
         };
         let inner = Faulty::new(recorder, burst, random.u64(..));
         inner.set_faults(false);
-        let store = Arc::new(Faulty::new(inner, steady, random.u64(..)));
+        let clock = SimulatedClock::starting_at(START);
+        let count = *random.choice(&[1, 1, 2, 3]).unwrap_or(&1);
+        let mut store = Faulty::new(inner, steady, random.u64(..));
+        let mut clocks = vec![clock.clone(); count];
+        if count > 1 {
+            // Machines that share a store align their clocks with it, and need to: theirs are hours off.
+            store = store.with_clock(Arc::new(clock.clone()));
+            let off = |random: &mut fastrand::Rng| Duration::from_secs(random.u64(..7200));
+            for clock in &mut clocks {
+                let start = if random.bool() { START + off(&mut random) } else { START - off(&mut random) };
+                *clock = SimulatedClock::starting_at(start);
+            }
+        }
+        let store = Arc::new(store);
         store.set_faults(false);
         let (stage, killed) = Stage::new(history.clone());
         let (gate, front) = (Gate::default(), Front::default());
@@ -92,7 +113,7 @@ impl World {
         let clients = Clients { seed, front, history, accepted: Arc::default() };
         let mut world = Self {
             random,
-            clock: SimulatedClock::starting_at(START),
+            clock,
             store,
             honest,
             stage,
@@ -100,12 +121,14 @@ impl World {
             gate,
             clients,
             token: Secret::new(""),
-            present: None,
+            thrones: clocks.into_iter().map(|clock| Throne { present: None, clock }).collect(),
             former: Vec::new(),
             crew,
             _directory: directory,
         };
-        world.crown()?;
+        for throne in 0..world.thrones.len() {
+            world.crown(throne)?;
+        }
         let orchestrator = world.clients.front.get().await;
         let scope = TokenScope { uses: 100, ..TokenScope::once(Duration::from_secs(86_400)) };
         (_, world.token) = orchestrator.create_token(scope).await?;
@@ -117,11 +140,12 @@ impl World {
     }
 
     /// Starts an orchestrator. One that reigned until now goes on without anybody coming to it.
-    pub(crate) fn crown(&mut self) -> Result<()> {
+    pub(crate) fn crown(&mut self, throne: usize) -> Result<()> {
         let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
         let orchestrator = Orchestrator::builder(store)
-            .listener(self.gate.open())
-            .clock(Arc::new(self.clock.clone()))
+            .listener(self.gate.open(throne))
+            .name(format!("orchestrator-{throne}"))
+            .clock(Arc::new(self.thrones[throne].clock.clone()))
             .seed(self.random.u64(..))
             .lease_ttl(LEASE_TTL)
             .heartbeat_every(LEASE_TTL / 3)
@@ -139,27 +163,27 @@ impl World {
             };
             running.run(asked).await
         });
-        self.clients.front.set(Some(orchestrator.clone()));
+        self.clients.front.set(throne, Some(orchestrator.clone()));
         let reign = Reign { orchestrator, task, shutdown: Some(shutdown) };
-        self.former.extend(self.present.replace(reign));
+        self.former.extend(self.thrones[throne].present.replace(reign));
         Ok(())
     }
 
     /// Kills the orchestrator. One that is silent leaves its connections open, as a machine does that
     /// loses its power.
-    pub(crate) async fn depose(&mut self, is_silent: bool) {
-        let Some(reign) = self.present.take() else { return };
-        self.clients.front.set(None);
-        self.gate.close(is_silent);
+    pub(crate) async fn depose(&mut self, throne: usize, is_silent: bool) {
+        let Some(reign) = self.thrones[throne].present.take() else { return };
+        self.clients.front.set(throne, None);
+        self.gate.close(throne, is_silent);
         reign.kill().await;
     }
 
     /// Asks the orchestrator to stop, and waits for that. Gives whether it did in time.
-    pub(crate) async fn retire(&mut self) -> bool {
-        let Some(reign) = self.present.take() else { return true };
-        self.clients.front.set(None);
+    pub(crate) async fn retire(&mut self, throne: usize) -> bool {
+        let Some(reign) = self.thrones[throne].present.take() else { return true };
+        self.clients.front.set(throne, None);
         let is_over = reign.retire().await;
-        self.gate.close(false);
+        self.gate.close(throne, false);
         is_over
     }
 

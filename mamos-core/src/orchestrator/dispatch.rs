@@ -96,7 +96,7 @@ async fn recover(engine: &Engine) -> Result<()> {
             .into_iter()
             .filter(|held| !held.is_started && known.binary_search(&held.claimed.run).is_err())
             .map(|held| held.claimed)
-            .filter(|job| registry.link(session.id).is_some_and(|link| link.holds(job.run.job).is_none()))
+            .filter(|job| registry.link(session.id).is_some_and(|link| link.is_news(job.run)))
             .collect();
         hand_over(engine, &mut registry, session, lost, now);
         registry.certain(session);

@@ -135,6 +135,12 @@ impl Link {
         self.runs.get(&job).copied()
     }
 
+    /// Does it not hold this run yet, nor a later one of the job? An earlier one it may hold still: of one
+    /// that has just ended the store may have said so to nobody.
+    pub(crate) fn is_news(&self, run: RunRef) -> bool {
+        self.runs.get(&run.job).is_none_or(|held| held.epoch < run.epoch)
+    }
+
     /// Every run that it holds, sorted.
     pub(crate) fn runs(&self) -> Vec<RunRef> {
         let mut runs: Vec<RunRef> =
@@ -300,14 +306,16 @@ impl Registry {
         jobs: impl ExactSizeIterator<Item = (RunRef, LaneId, usize)>,
     ) -> bool {
         let Some(link) = self.current(session) else { return false };
-        let (count, before) = (jobs.len() as u64, link.held_bytes);
+        let (count, mut sum) = (jobs.len() as u64, 0);
         for (run, lane, bytes) in jobs {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            link.held_bytes += u64::from(bytes);
-            link.runs
-                .insert(run.job, Held { epoch: run.epoch, lane, is_started: false, started_at: None, bytes });
+            sum += u64::from(bytes);
+            let held = Held { epoch: run.epoch, lane, is_started: false, started_at: None, bytes };
+            // In the place of an earlier run of the job, whose end is on record and was not heard of yet.
+            let replaced = link.runs.insert(run.job, held).map_or(0, |earlier| u64::from(earlier.bytes));
+            link.held_bytes = (link.held_bytes + u64::from(bytes)).saturating_sub(replaced);
         }
-        link.usual_bytes = Some((link.held_bytes - before) / count.max(1));
+        link.usual_bytes = Some(sum / count.max(1));
         self.stand_in_line(session.id);
         true
     }
@@ -629,5 +637,24 @@ mod tests {
         let mut retracted = registry.rebalance().remove(0).1;
         retracted.sort();
         assert_eq!(retracted, expected, "only what the idle one can run");
+    }
+
+    #[test]
+    fn the_next_run_of_a_job_takes_the_place_of_the_one_whose_end_was_not_heard_of() {
+        let mut registry = Registry::default();
+        registry.connect(new_link("a", &["mail"], &[], 4));
+        let session = SessionRef { id: SessionId::from_key("a"), link: 1 };
+        let (lane, first) = (lane("mail", ""), run(0));
+        let next = RunRef { epoch: first.epoch.next(), ..first };
+        registry.dispatched(session, [(first, lane.id(), 10)].into_iter());
+        let link = registry.link(session.id).unwrap();
+        assert!(!link.is_news(first) && link.is_news(next) && link.is_news(run(1)));
+        registry.dispatched(session, [(next, lane.id(), 30)].into_iter());
+        let link = registry.link(session.id).unwrap();
+        assert!(!link.is_news(first) && !link.is_news(next));
+        assert_eq!((link.held_count(), link.held_bytes, link.usual_bytes), (1, 30, Some(30)));
+        assert_eq!(registry.ended(session.id, first), None, "that was the earlier one");
+        assert!(registry.ended(session.id, next).is_some());
+        assert_eq!(registry.link(session.id).unwrap().held_bytes, 0);
     }
 }

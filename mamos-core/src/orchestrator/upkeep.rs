@@ -28,6 +28,8 @@ const PRUNE_LIMIT: u32 = 1000;
 const RENEW_GATHER: Duration = Duration::from_millis(250);
 /// The most sessions that are renewed at once.
 const MAX_RENEWALS: usize = 4096;
+/// How many silent links are compared with the store at once. The others are when these are gone.
+const MAX_VERIFIED: usize = 64;
 /// No two sweeps follow each other faster, however often something falls due.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
@@ -59,8 +61,12 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             tended_at = now;
             tend(&engine, now);
             // Lanes too: another program may have stored jobs that nobody told this one about.
-            let done =
-                async { learn_lanes(&engine, LaneNews::Heard).await.and(prune(&engine, now).await) }.await;
+            let done = async {
+                learn_lanes(&engine, LaneNews::Heard).await?;
+                end_moved(&engine, now).await?;
+                prune(&engine, now).await
+            };
+            let done = done.await;
             if let Err(error) = done {
                 tracing::warn!(target: "mamos::upkeep", %error, "upkeep failed; it is tried again later");
             }
@@ -198,6 +204,23 @@ fn tend(engine: &Engine, now: Timestamp) {
     for (outbox, runs) in registry.rebalance() {
         outbox.order(ToAgent::Retract { runs });
     }
+}
+
+/// Ends links that hang half open while their sessions go on at another orchestrator: those of links that are
+/// silent for longer than a lease, and yet were not lost. Usually a neighbour says so much earlier.
+async fn end_moved(engine: &Engine, now: Timestamp) -> Result<()> {
+    let silent: Vec<SessionRef> = {
+        let registry = engine.registry();
+        let is_silent = |link: &&Link| now.since(link.heard_at) > engine.settings.lease_ttl;
+        registry.links().filter(is_silent).map(|link| link.session).take(MAX_VERIFIED).collect()
+    };
+    for linked in silent {
+        let stored = engine.store.session(linked.id).await?;
+        if stored.is_none_or(|stored| stored.end.is_some() || stored.session.link > linked.link) {
+            end_stale(engine, linked).await;
+        }
+    }
+    Ok(())
 }
 
 async fn prune(engine: &Engine, now: Timestamp) -> Result<()> {

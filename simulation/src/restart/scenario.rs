@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use rustix::process::Signal;
 
 use super::judge::{Effect, Outage};
-use super::proxy::Weather;
 use super::world::{Settings, World};
+use crate::proxy::Weather;
 
 /// The lease in all scenarios: short, so that it can be outwaited, and long enough for a busy machine.
 const LEASE: Duration = Duration::from_secs(4);

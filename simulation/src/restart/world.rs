@@ -15,10 +15,10 @@ use super::client::{Caller, Client};
 use super::evidence::Evidence;
 use super::judge::{Effect, Findings, Kept, Log, Outage, Recorded};
 use super::place::{Place, Sabotage, now};
-use super::process::Victim;
-use super::proxy::{Proxy, Weather};
 use super::work::Work;
 use crate::crash::retold;
+use crate::process::Victim;
+use crate::proxy::{Proxy, Weather};
 
 /// Between two looks at what the agents wrote.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -9,24 +9,32 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A process, and how it is started.
-pub(super) struct Victim {
+pub(crate) struct Victim {
     name: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Victim {
     /// Not started yet. What it says goes to the end of `log`.
-    pub(super) fn new(name: impl Into<String>, arguments: Vec<String>, log: PathBuf) -> Self {
-        Self { name: name.into(), arguments, log, child: None }
+    pub(crate) fn new(name: impl Into<String>, arguments: Vec<String>, log: PathBuf) -> Self {
+        Self { name: name.into(), arguments, environment: Vec::new(), log, child: None }
+    }
+
+    /// Starts with this in its environment, besides what this program has.
+    pub(crate) fn with_environment(mut self, environment: Vec<(String, String)>) -> Self {
+        self.environment = environment;
+        self
     }
 
     /// Starts this program again, in the role that the arguments say.
-    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
         let log = File::options().append(true).create(true).open(&self.log)?;
         let child = Command::new(std::env::current_exe()?)
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // Held open for as long as the driver lives.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -36,14 +44,14 @@ impl Victim {
         Ok(())
     }
 
-    pub(super) fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
         self.must_run()?;
         let child = self.child.as_ref().with_context(|| format!("{} does not run", self.name))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process has that id")?;
         Ok(kill_process(pid, signal)?)
     }
 
-    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.must_run()?;
         if let Some(mut child) = self.child.take() {
             child.kill()?;
@@ -53,7 +61,7 @@ impl Victim {
     }
 
     /// Asks it to stop, and waits for that.
-    pub(super) async fn stop(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+    pub(crate) async fn stop(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         let by = Instant::now() + within;
         loop {
@@ -68,7 +76,7 @@ impl Victim {
     }
 
     /// It must not have ended by itself.
-    pub(super) fn must_run(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn must_run(&mut self) -> anyhow::Result<()> {
         if let Some(child) = &mut self.child
             && let Some(status) = child.try_wait()?
         {

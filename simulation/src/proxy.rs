@@ -1,4 +1,4 @@
-//! The network between agents and the server: a TCP proxy that can be cut in all the ways in which networks
+//! The network between two programs: a TCP proxy that can be cut in all the ways in which networks
 //! are.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -66,14 +66,14 @@ impl Weather {
 }
 
 /// A proxy on a port of its own. Dropping it resets everything.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
     _accepting: AbortOnDropHandle<()>,
 }
 
 impl Proxy {
-    pub(super) async fn before(server: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn before(server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (weather, watched) = watch::channel(Weather::Clear);
@@ -81,11 +81,11 @@ impl Proxy {
         Ok(Self { address, weather, _accepting: accepting })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) fn set(&self, weather: Weather) {
+    pub(crate) fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 }
