@@ -95,6 +95,30 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
     fn note_refused(&self) {}
 }
 
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<L: Listener + ?Sized> Listener for Arc<L> {
+    async fn accept(&self) -> Result<Arc<dyn Connection>> {
+        (**self).accept().await
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<C: Connector + ?Sized> Connector for Arc<C> {
+    async fn connect(&self) -> Result<Arc<dyn Connection>> {
+        (**self).connect().await
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}
+
 /// What a connection moves. Opaque to it: only [`protocol`](crate::protocol) makes and reads one.
 ///
 /// A transport that leaves the process calls [`Frame::into_bytes`] and makes the frame at the other

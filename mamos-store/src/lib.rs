@@ -17,9 +17,11 @@ mod documents;
 pub mod faulty;
 mod hints;
 pub mod memory;
+mod open;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 pub use crate::memory::MemoryStore;
+pub use crate::open::open;
 #[cfg(feature = "sqlite")]
 pub use crate::sqlite::{Durability, SqliteSettings, SqliteStore};

@@ -10,7 +10,7 @@
 
 pub mod checker;
 pub mod crash;
-//FAULTS
+pub mod faults;
 pub mod history;
 pub mod recorder;
 pub mod restart;

@@ -9,6 +9,7 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A process, and how it is started.
+#[derive(Debug)]
 pub(crate) struct Victim {
     name: String,
     arguments: Vec<String>,

@@ -1,0 +1,146 @@
+//! The processes of a run, their files, and the check at the end.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::process::Signal;
+
+use super::progress::Progress;
+use super::{Link, orchestrator};
+use crate::crash::{Files, Verdicts, judge, life_name, observe};
+use crate::history::Entry;
+use crate::process::Victim;
+
+/// After the last fault all that was accepted must have ended within this time.
+const DRAIN_WITHIN: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// An orchestrator of the fleet.
+#[derive(Debug, Clone)]
+pub struct Post {
+    /// Its store, as it reaches it.
+    pub store: String,
+    /// Where agents reach it.
+    pub link: Link,
+    /// What its process has in its environment besides.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Orchestrators and agents, running.
+#[derive(Debug)]
+pub struct Fleet {
+    files: Files,
+    directory: PathBuf,
+    orchestrators: Vec<Victim>,
+    agents: Vec<Victim>,
+    lives: Vec<u64>,
+    links: Vec<Link>,
+}
+
+impl Fleet {
+    /// Starts the orchestrators, and agents that may go to any of them.
+    ///
+    /// # Errors
+    ///
+    /// If a process cannot be started or does nothing.
+    pub async fn start(directory: &Path, posts: &[Post], agents: usize, seed: u64) -> anyhow::Result<Self> {
+        let mut links: Vec<Link> = posts.iter().map(|post| post.link.clone()).collect();
+        links.dedup();
+        let mut fleet = Self {
+            files: Files::new(directory),
+            directory: directory.to_path_buf(),
+            orchestrators: Vec::new(),
+            agents: Vec::new(),
+            lives: vec![0; agents],
+            links,
+        };
+        for (number, post) in posts.iter().enumerate() {
+            let name = format!("orchestrator-{number}");
+            let arguments = vec![
+                "orchestrator".to_owned(),
+                format!("--directory={}", directory.display()),
+                format!("--name={name}"),
+                format!("--store={}", post.store),
+                format!("--link={}", post.link),
+                format!("--seed={seed}"),
+            ];
+            let log = directory.join(format!("{name}.log"));
+            let mut victim = Victim::new(name, arguments, log).with_environment(post.environment.clone());
+            victim.start()?;
+            fleet.orchestrators.push(victim);
+        }
+        for number in 0..agents {
+            fleet.start_agent(number)?;
+        }
+        fleet.resumes(&fleet.everyone()).await.context("nothing begins at the start")?;
+        Ok(fleet)
+    }
+
+    /// All agents.
+    pub fn everyone(&self) -> BTreeSet<usize> {
+        (0..self.lives.len()).collect()
+    }
+
+    /// Waits until work goes on at each of these agents. Gives how long that took.
+    pub async fn resumes(&self, agents: &BTreeSet<usize>) -> anyhow::Result<Duration> {
+        Progress::begin(&self.files)?.resumes(agents).await
+    }
+
+    /// Kills an orchestrator.
+    pub fn kill_orchestrator(&mut self, number: usize) -> anyhow::Result<()> {
+        self.orchestrators[number].kill()
+    }
+
+    /// Starts a killed orchestrator again.
+    pub fn start_orchestrator(&mut self, number: usize) -> anyhow::Result<()> {
+        self.orchestrators[number].start()
+    }
+
+    /// Lets an orchestrator stand still, or go on.
+    pub fn signal_orchestrator(&mut self, number: usize, signal: Signal) -> anyhow::Result<()> {
+        self.orchestrators[number].signal(signal)
+    }
+
+    /// Kills an agent and starts it again.
+    pub fn restart_agent(&mut self, number: usize) -> anyhow::Result<()> {
+        self.agents[number].kill()?;
+        let agent = life_name(number, self.lives[number]);
+        observe(&self.files.observed(), &Entry::AgentDied { agent })?;
+        self.start_agent(number)
+    }
+
+    fn start_agent(&mut self, number: usize) -> anyhow::Result<()> {
+        self.lives[number] += 1;
+        let mut arguments = vec![
+            "agent".to_owned(),
+            format!("--directory={}", self.directory.display()),
+            format!("--number={number}"),
+            format!("--life={}", self.lives[number]),
+        ];
+        arguments.extend(self.links.iter().map(|link| format!("--link={link}")));
+        let log = self.directory.join(format!("agent-{number}.log"));
+        let mut victim = Victim::new(format!("agent {number}"), arguments, log);
+        victim.start()?;
+        if number < self.agents.len() {
+            self.agents[number] = victim;
+        } else {
+            self.agents.push(victim);
+        }
+        Ok(())
+    }
+
+    /// Lets everything come to rest, ends it, and checks what is left in the store.
+    pub async fn finish(mut self, store: &str) -> anyhow::Result<Verdicts> {
+        std::fs::write(self.files.stop(), "")?;
+        let by = Instant::now() + DRAIN_WITHIN;
+        // What is left unfinished then, the checker names.
+        while !self.files.drained().exists() && Instant::now() < by {
+            self.orchestrators.iter_mut().chain(&mut self.agents).try_for_each(Victim::must_run)?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.orchestrators.iter_mut().chain(&mut self.agents).try_for_each(Victim::kill)?;
+        judge(&self.files, &*orchestrator::open(store).await?).await
+    }
+}
