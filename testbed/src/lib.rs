@@ -20,6 +20,7 @@ pub use crate::postgres::PostgresServer;
 pub use crate::process::free_port;
 pub use crate::rabbitmq::RabbitServer;
 pub use crate::redis::RedisServer;
+pub use crate::shared::Shared;
 pub use crate::shared::amqp_url;
 pub use crate::shared::nats_url;
 pub use crate::shared::postgres_url;

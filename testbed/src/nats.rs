@@ -7,6 +7,13 @@ use tempfile::TempDir;
 
 use crate::process::{Process, answers, free_port, program};
 
+/// What the server is called. Debian's is not in everybody's path.
+const SERVERS: [&str; 2] = ["nats-server", "/usr/sbin/nats-server"];
+
+pub(crate) fn is_installed() -> bool {
+    program(&SERVERS).is_some()
+}
+
 /// A NATS of a test's own, with JetStream unless told otherwise.
 #[derive(Debug)]
 pub struct NatsServer {
@@ -63,7 +70,7 @@ impl NatsServer {
     /// Starts it again, on the same port and with the same files.
     pub fn resume(&mut self) {
         let log = self.directory.path().join("log");
-        let server = program(&["nats-server", "/usr/sbin/nats-server"]);
+        let server = program(&SERVERS);
         let mut command =
             Command::new(server.expect("NATS is not installed (Debian: apt-get install nats-server)"));
         command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-c"]);

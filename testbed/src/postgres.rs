@@ -125,14 +125,22 @@ impl Drop for PostgresServer {
     }
 }
 
-/// Where the programs of the newest PostgreSQL are.
+pub(crate) fn is_installed() -> bool {
+    find_programs().is_some()
+}
+
 fn programs() -> PathBuf {
+    find_programs().expect("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+}
+
+/// Where the programs of the newest PostgreSQL are.
+fn find_programs() -> Option<PathBuf> {
     let debian = std::fs::read_dir("/usr/lib/postgresql").ok().into_iter().flatten().flatten();
     let newest =
         debian.map(|entry| entry.path().join("bin")).filter(|path| path.join("postgres").exists()).max();
     let in_path = std::env::var("PATH").unwrap_or_default();
     let in_path = in_path.split(':').map(PathBuf::from).find(|path| path.join("postgres").exists());
-    newest.or(in_path).expect("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    newest.or(in_path)
 }
 
 fn is_root() -> bool {

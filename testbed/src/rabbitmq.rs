@@ -7,6 +7,15 @@ use tempfile::TempDir;
 
 use crate::process::{Process, answers, free_port, program};
 
+pub(crate) fn is_installed() -> bool {
+    installed("rabbitmq-server").is_some()
+}
+
+/// Not the script in the path, if there is another: Debian's changes the user and forgets the environment.
+fn installed(name: &str) -> Option<String> {
+    program(&[&format!("/usr/lib/rabbitmq/bin/{name}"), name])
+}
+
 /// A RabbitMQ of a test's own, with the user `guest`. Takes some seconds to start.
 #[derive(Debug)]
 pub struct RabbitServer {
@@ -75,8 +84,7 @@ impl RabbitServer {
     }
 
     fn command(&self, name: &str) -> Command {
-        // Not the script in the path: Debian's changes the user and forgets the environment.
-        let found = program(&[&format!("/usr/lib/rabbitmq/bin/{name}"), name]);
+        let found = installed(name);
         let mut command =
             Command::new(found.expect("RabbitMQ is not installed (Debian: apt-get install rabbitmq-server)"));
         let path = self.directory.path();

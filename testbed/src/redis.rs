@@ -7,6 +7,13 @@ use tempfile::TempDir;
 
 use crate::process::{Process, answers, free_port, program};
 
+/// What the server is called.
+const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
+
+pub(crate) fn is_installed() -> bool {
+    program(&SERVERS).is_some()
+}
+
 /// A Redis of a test's own. Writes its append-only file before each answer, so that nothing is lost when
 /// it is killed, unless settings say otherwise.
 #[derive(Debug)]
@@ -59,7 +66,7 @@ impl RedisServer {
     /// Starts it again, on the same port and with the same files.
     pub fn resume(&mut self) {
         let log = self.directory.path().join("log");
-        let server = program(&["redis-server", "valkey-server"]);
+        let server = program(&SERVERS);
         let mut command =
             Command::new(server.expect("Redis is not installed (Debian: apt-get install redis-server)"));
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
