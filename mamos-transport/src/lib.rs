@@ -13,7 +13,7 @@
 //! [`AnyOf`] connects to whichever of several orchestrators answers.
 //!
 //! A bus carries messages by topic, behind [`mamos_core::bus`]; [`bus::memory`] is the one inside a
-//! process.
+//! process. `bus::amqp` is the one over RabbitMQ.
 //!
 //! With the feature `conformance` come the conformance kits for transports and buses of your own, a
 //! fault injector, and connections and buses that break promises on purpose. How to write a transport is
@@ -38,5 +38,7 @@ pub mod encoded;
 pub mod faulty;
 
 pub use any_of::AnyOf;
+#[cfg(feature = "amqp")]
+pub use bus::{AmqpBus, AmqpSettings};
 #[cfg(feature = "websocket")]
 pub use websocket::WebSocketConnector;
