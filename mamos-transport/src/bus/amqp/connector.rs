@@ -222,7 +222,8 @@ async fn connect(checked: &Checked, purpose: Purpose) -> Result<Live> {
         Ok(Err(error)) => Err(no_connection(&checked.place, &error)),
         Err(_) => {
             let place = &checked.place;
-            let message = format!("no connection to {place} within {within:?}; check that RabbitMQ runs there");
+            let message =
+                format!("no connection to {place} within {within:?}; check that RabbitMQ runs there");
             Err(unavailable("bus.connect", message))
         }
     }

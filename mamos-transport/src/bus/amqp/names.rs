@@ -26,8 +26,7 @@ pub(super) fn queue(exchange: &str, subscribe: &Subscribe) -> String {
     if name.len() <= MAX_QUEUE_NAME_BYTES {
         return name;
     }
-    let digest: String =
-        Sha256::digest(group.as_str()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = Sha256::digest(group.as_str()).iter().map(|byte| format!("{byte:02x}")).collect();
     // `#` is in no group's name either.
     format!("{exchange}~{kind}~{topic}~#{digest}")
 }

@@ -24,7 +24,11 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) async fn open(checked: Arc<Checked>) -> Result<Self> {
         let first = Arc::new(Connector::open(Arc::clone(&checked), Purpose::Consuming).await?);
-        Ok(Self { checked, connectors: Mutex::new(Some(vec![first])), opening: tokio::sync::Mutex::default() })
+        Ok(Self {
+            checked,
+            connectors: Mutex::new(Some(vec![first])),
+            opening: tokio::sync::Mutex::default(),
+        })
     }
 
     /// A connection with room for one subscription more.

@@ -117,7 +117,20 @@ impl Publisher {
         tokio::select! {
             biased;
             confirmed = confirmed => confirmed,
-            () = gave_up => Err(self.connector.trouble(OPERATION)),
+            () = gave_up => {
+                self.give_up_on(&publishing).await;
+                Err(self.connector.trouble(OPERATION))
+            }
+        }
+    }
+
+    /// Takes a new channel for what comes next, unless the broker blocks all: a confirm that never comes, of one
+    /// queue that hangs, must not hold room for ever.
+    async fn give_up_on(&self, publishing: &Arc<Publishing>) {
+        let mut slot = self.channel.lock().await;
+        let is_current = slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, publishing));
+        if is_current && !publishing.live.connection.status().blocked() {
+            *slot = None;
         }
     }
 

@@ -122,7 +122,8 @@ impl Checked {
         }
         let least = MAX_MESSAGE_BYTES as u64;
         if settings.transient_bytes < least || settings.durable_bytes < least {
-            let message = format!("transient_bytes and durable_bytes must have room for a message of {least} bytes");
+            let message =
+                format!("transient_bytes and durable_bytes must have room for a message of {least} bytes");
             return Err(config(message));
         }
         if i64::try_from(settings.transient_bytes.max(settings.durable_bytes)).is_err() {
@@ -131,7 +132,9 @@ impl Checked {
         if settings.transient_messages == 0 || settings.prefetch == 0 || settings.unacknowledged == 0 {
             return Err(config("transient_messages, prefetch and unacknowledged must not be 0"));
         }
-        if settings.forget_groups_after.is_some_and(|after| !(1..=u64::from(u32::MAX)).contains(&after.as_secs()))
+        if settings
+            .forget_groups_after
+            .is_some_and(|after| !(1..=u64::from(u32::MAX)).contains(&after.as_secs()))
         {
             return Err(config("forget_groups_after must be at least 1 s, and at most 49 days"));
         }

@@ -75,7 +75,11 @@ pub(super) struct AmqpSubscription {
 
 impl AmqpSubscription {
     /// Subscribes; it is in force when this returns.
-    pub(super) async fn open(subscribe: Subscribe, checked: Arc<Checked>, connector: Arc<Connector>) -> Result<Self> {
+    pub(super) async fn open(
+        subscribe: Subscribe,
+        checked: Arc<Checked>,
+        connector: Arc<Connector>,
+    ) -> Result<Self> {
         let until = Instant::now() + checked.settings.timeout;
         let setup = Setup { subscribe, checked, connector };
         let (consuming, consumer) = loop {
@@ -120,7 +124,8 @@ impl Subscription for AmqpSubscription {
     }
 
     async fn acknowledge(&mut self, receipt: Receipt) -> Result<()> {
-        let Some(consuming) = self.consuming.as_ref().filter(|known| known.channel.status().connected()) else {
+        let Some(consuming) = self.consuming.as_ref().filter(|known| known.channel.status().connected())
+        else {
             // Nothing was handed out, or its channel is over: then it comes again, whatever is said here.
             return Ok(());
         };
@@ -264,7 +269,11 @@ impl Setup {
         }
     }
 
-    async fn consume(&self, live: &Arc<Live>, queue: &str) -> lapin::Result<(Arc<Consuming>, lapin::Consumer)> {
+    async fn consume(
+        &self,
+        live: &Arc<Live>,
+        queue: &str,
+    ) -> lapin::Result<(Arc<Consuming>, lapin::Consumer)> {
         let settings = &self.checked.settings;
         let is_alone = self.subscribe.group.is_none();
         let channel = live.connection.create_channel().await?;
