@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use mamos_core::bus::Bus;
+use bytes::Bytes;
+use mamos_core::ErrorKind;
+use mamos_core::bus::{Bus, Delivery, Message, Subscribe};
+use mamos_core::id::TopicName;
 use mamos_transport::bus::DurableQueues;
 use mamos_transport::{AmqpBus, AmqpSettings, bus_conformance};
 
@@ -23,6 +26,45 @@ async fn classic() -> Box<dyn Bus> {
     let mut settings = settings();
     settings.durable_queues = DurableQueues::Classic;
     Box::new(AmqpBus::connect(settings).await.unwrap())
+}
+
+#[tokio::test]
+async fn subscriptions_end_when_the_bus_is_closed() {
+    let bus = AmqpBus::connect(settings()).await.unwrap();
+    let topic = TopicName::new(mamos_testbed::unique_name()).unwrap();
+    let subscribe = Subscribe { topic: topic.clone(), group: None, delivery: Delivery::Transient };
+    let mut subscription = bus.subscribe(subscribe.clone()).await.unwrap();
+    let same = bus.clone();
+    drop(bus);
+    same.publish(vec![Message { topic: topic.clone(), payload: "a".into() }]).await.unwrap();
+    assert_eq!(subscription.receive().await.unwrap().unwrap().payload, "a");
+    same.close();
+    assert_eq!(subscription.receive().await.unwrap(), None);
+    let refused = same.publish(vec![Message { topic, payload: "b".into() }]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed, "{refused:?}");
+    let refused = same.subscribe(subscribe).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed, "{refused:?}");
+}
+
+/// Each has a channel, and a connection has only so many of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_subscriptions_than_a_connection_has_room_for() {
+    let bus = AmqpBus::connect(settings()).await.unwrap();
+    let name = mamos_testbed::unique_name();
+    let mut subscriptions = Vec::new();
+    for number in 0..1100 {
+        let topic = TopicName::new(format!("{name}.{number}")).unwrap();
+        let subscribe = Subscribe { topic: topic.clone(), group: None, delivery: Delivery::Transient };
+        subscriptions.push((topic, bus.subscribe(subscribe).await.unwrap()));
+    }
+    let messages = subscriptions.iter().map(|(topic, _)| Message {
+        topic: topic.clone(),
+        payload: Bytes::copy_from_slice(topic.as_str().as_bytes()),
+    });
+    bus.publish(messages.collect()).await.unwrap();
+    for (topic, subscription) in &mut subscriptions {
+        assert_eq!(subscription.receive().await.unwrap().unwrap().payload, topic.as_str());
+    }
 }
 
 mod quorum_queues {

@@ -114,6 +114,12 @@ impl Connector {
         }
     }
 
+    /// Waits until the bus is closed.
+    pub(super) async fn closed(&self) {
+        // An error says the same.
+        let _ = self.state.clone().wait_for(|state| matches!(state, State::Closed)).await;
+    }
+
     /// Ends the connection for all who hold it.
     pub(super) fn close(&self) {
         self.task.abort();

@@ -61,9 +61,12 @@ impl Publisher {
         Self { connector, checked, channel: tokio::sync::Mutex::default(), room }
     }
 
-    /// Ends the connection.
+    /// Ends the connection, once nobody is publishing any more.
     pub(super) fn close(&self) {
         self.connector.close();
+        if let Ok(mut channel) = self.channel.try_lock() {
+            *channel = None;
+        }
     }
 
     pub(super) async fn publish(&self, messages: Vec<Message>) -> Result<()> {

@@ -94,7 +94,13 @@ impl AmqpSubscription {
         };
         let (sender, arrived) = mpsc::channel(READY);
         let (topic, delivery) = (setup.subscribe.topic.clone(), setup.subscribe.delivery);
-        let task = tokio::spawn(setup.run(consuming, consumer, sender)).abort_handle();
+        let running = async move {
+            tokio::select! {
+                () = setup.connector.closed() => {}
+                () = setup.run(consuming, consumer, sender) => {}
+            }
+        };
+        let task = tokio::spawn(running).abort_handle();
         let handed_out = HashMap::new();
         Ok(Self { topic, delivery, arrived, consuming: None, handed_out, last_receipt: 0, task })
     }
@@ -151,7 +157,7 @@ impl fmt::Debug for AmqpSubscription {
 
 impl Setup {
     /// Passes on what comes, and sets up everything again after a loss, until the bus is closed.
-    async fn run(self, consuming: Arc<Consuming>, consumer: lapin::Consumer, sender: mpsc::Sender<Arrived>) {
+    async fn run(&self, consuming: Arc<Consuming>, consumer: lapin::Consumer, sender: mpsc::Sender<Arrived>) {
         let mut established = Some((consuming, consumer));
         loop {
             if let Some((consuming, consumer)) = established.take() {
