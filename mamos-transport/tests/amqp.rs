@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use mamos_core::ErrorKind;
 use mamos_core::bus::{Bus, Delivery, Message, Subscribe};
 use mamos_core::id::TopicName;
@@ -51,12 +52,12 @@ async fn subscriptions_end_when_the_bus_is_closed() {
 async fn more_subscriptions_than_a_connection_has_room_for() {
     let bus = AmqpBus::connect(settings()).await.unwrap();
     let name = mamos_testbed::unique_name();
-    let mut subscriptions = Vec::new();
-    for number in 0..1100 {
+    let subscribing = (0..1100).map(async |number| {
         let topic = TopicName::new(format!("{name}.{number}")).unwrap();
         let subscribe = Subscribe { topic: topic.clone(), group: None, delivery: Delivery::Transient };
-        subscriptions.push((topic, bus.subscribe(subscribe).await.unwrap()));
-    }
+        (topic, bus.subscribe(subscribe).await.unwrap())
+    });
+    let mut subscriptions: Vec<_> = stream::iter(subscribing).buffer_unordered(32).collect().await;
     let messages = subscriptions.iter().map(|(topic, _)| Message {
         topic: topic.clone(),
         payload: Bytes::copy_from_slice(topic.as_str().as_bytes()),

@@ -3,6 +3,7 @@
 //! One test, because a broker takes some seconds to start and all of this needs one that nobody else uses.
 #![cfg(feature = "amqp")]
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -34,9 +35,14 @@ const ELECT: &str = "[ra:trigger_election(amqqueue:get_pid(Q)) || Q <- \
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_wrong_is_told_and_passes() {
-    let mut server = tokio::task::spawn_blocking(RabbitServer::start).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let tls = Tls::new(directory.path());
+    let config = tls.config.clone();
+    let starting = tokio::task::spawn_blocking(move || RabbitServer::start_with(&config));
+    let mut server = starting.await.unwrap();
 
     wrong_settings_are_told(&server).await;
+    tls_is_verified_and_installs_nothing(&tls).await;
     large_messages_pass(&server).await;
     queues_with_other_settings_are_told(&server).await;
     messages_of_others_are_dropped(&server).await;
@@ -79,6 +85,28 @@ async fn wrong_settings_are_told(server: &RabbitServer) {
     let bus = connect(server).await;
     assert!(bus.describe().contains(&port.to_string()) && !bus.describe().contains("guest"), "{bus:?}");
     assert!(!format!("{bus:?}").contains("guest"), "{bus:?}");
+}
+
+async fn tls_is_verified_and_installs_nothing(tls: &Tls) {
+    let mut settings = settings(&format!("amqps://guest:guest@localhost:{}", tls.port));
+    settings.ca = Some(tls.ca.clone());
+    let bus = AmqpBus::connect(settings.clone()).await.unwrap();
+    let topic = topic("tls");
+    let mut alone = subscribe(&bus, &topic, None, Delivery::Transient).await;
+    publish(&bus, &topic, &["over TLS"]).await.unwrap();
+    assert_eq!(next(&mut *alone).await.payload, "over TLS");
+
+    // Vouched for by somebody else.
+    settings.ca = Some(authority().0.pem().into_bytes());
+    let error = AmqpBus::connect(settings.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    // The right one, for another name.
+    settings.ca = Some(tls.ca.clone());
+    settings.url = settings.url.replace("localhost", "127.0.0.1");
+    let error = AmqpBus::connect(settings).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "that is for the program to choose");
 }
 
 async fn large_messages_pass(server: &RabbitServer) {
@@ -386,6 +414,41 @@ async fn the_broker_comes_back(server: &mut RabbitServer) {
             }
         }
     }
+}
+
+/// What the broker needs for TLS, and who vouches for it.
+struct Tls {
+    port: u16,
+    config: String,
+    ca: Vec<u8>,
+}
+
+impl Tls {
+    fn new(directory: &Path) -> Self {
+        let (authority, issuer) = authority();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let certificate = certificate.signed_by(&key, &issuer).unwrap();
+        let port = mamos_testbed::free_port();
+        let mut config = format!("listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.verify = verify_none\n");
+        for (option, pem) in [
+            ("cacertfile", authority.pem()),
+            ("certfile", certificate.pem()),
+            ("keyfile", key.serialize_pem()),
+        ] {
+            let path = directory.join(option);
+            std::fs::write(&path, pem).unwrap();
+            config += &format!("ssl_options.{option} = {}\n", path.display());
+        }
+        Self { port, config, ca: authority.pem().into_bytes() }
+    }
+}
+
+fn authority() -> (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    (params.self_signed(&key).unwrap(), rcgen::Issuer::new(params, key))
 }
 
 fn settings(url: &str) -> AmqpSettings {

@@ -32,9 +32,18 @@ impl RabbitServer {
     ///
     /// If RabbitMQ is not installed, or does not start.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts one with more lines in its `rabbitmq.conf`.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(settings: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let port = free_port();
-        let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users.guest = true\n");
+        let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users.guest = true\n{settings}");
         std::fs::write(directory.path().join("rabbitmq.conf"), config).expect("a file can be written");
         std::fs::write(directory.path().join("plugins"), "[].\n").expect("a file can be written");
         let mut server = Self { port, distribution_port: free_port(), process: None, directory };
