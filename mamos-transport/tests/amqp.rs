@@ -1,5 +1,6 @@
 //! The bus over RabbitMQ keeps every promise of the kit.
 #![cfg(feature = "amqp")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use mamos_core::ErrorKind;
 use mamos_core::bus::{Bus, Delivery, Message, Subscribe};
-use mamos_core::id::TopicName;
+use mamos_core::id::{GroupName, TopicName};
 use mamos_transport::bus::DurableQueues;
 use mamos_transport::{AmqpBus, AmqpSettings, bus_conformance};
 
@@ -45,6 +46,34 @@ async fn subscriptions_end_when_the_bus_is_closed() {
     assert_eq!(refused.kind(), ErrorKind::Closed, "{refused:?}");
     let refused = same.subscribe(subscribe).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Closed, "{refused:?}");
+}
+
+#[test]
+fn a_program_that_dies_gives_back_what_it_had() {
+    let topic = TopicName::new(mamos_testbed::unique_name()).unwrap();
+    let group = Some(GroupName::new("g").unwrap());
+    let subscribe = Subscribe { topic: topic.clone(), group, delivery: Delivery::Durable };
+    let dying = tokio::runtime::Runtime::new().unwrap();
+    let held = dying.block_on(async {
+        let bus = AmqpBus::connect(settings()).await.unwrap();
+        let mut subscription = bus.subscribe(subscribe.clone()).await.unwrap();
+        let message = |payload: &'static str| Message { topic: topic.clone(), payload: payload.into() };
+        bus.publish(vec![message("0"), message("1")]).await.unwrap();
+        let first = subscription.receive().await.unwrap().unwrap();
+        subscription.acknowledge(first.receipt).await.unwrap();
+        subscription.receive().await.unwrap().unwrap();
+        (bus, subscription)
+    });
+    // Nothing of it runs any more, and nothing was said to the broker.
+    dying.shutdown_background();
+    std::mem::forget(held);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let bus = AmqpBus::connect(settings()).await.unwrap();
+        let mut subscription = bus.subscribe(subscribe).await.unwrap();
+        let again = tokio::time::timeout(Duration::from_secs(60), subscription.receive()).await;
+        let again = again.expect("the broker gave nothing back").unwrap().unwrap();
+        assert_eq!((&again.payload[..], again.is_redelivered), (&b"1"[..], true));
+    });
 }
 
 /// Each has a channel, and a connection has only so many of them.

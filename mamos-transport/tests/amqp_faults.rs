@@ -2,32 +2,27 @@
 //!
 //! One test, because a broker takes some seconds to start and all of this needs one that nobody else uses.
 #![cfg(feature = "amqp")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+#[path = "amqp_faults/support.rs"]
+mod support;
+
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
-};
-use lapin::protocol::BasicProperties;
+use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use mamos_core::bus::{
-    Bus, Delivery, MAX_MESSAGE_BYTES, Message, Receipt, Received, Subscribe, Subscription,
-};
-use mamos_core::id::{GroupName, TopicName};
-use mamos_core::{Error, ErrorKind};
+use mamos_core::ErrorKind;
+use mamos_core::bus::{Bus, Delivery, MAX_MESSAGE_BYTES, Message, Receipt};
 use mamos_testbed::RabbitServer;
+use mamos_transport::AmqpBus;
 use mamos_transport::bus::DurableQueues;
-use mamos_transport::{AmqpBus, AmqpSettings};
 
-/// The longest wait for something that must come.
-const SOON: Duration = Duration::from_secs(10);
-/// Silence of this length means that nothing more comes.
-const SILENCE: Duration = Duration::from_millis(500);
-/// How long the buses of these tests wait for the broker.
-const TIMEOUT: Duration = Duration::from_secs(2);
+use support::{
+    TIMEOUT, Tls, assert_silent, authority, connect, control, eventually, next, number, publish, raw,
+    raw_publish, settings, subscribe, topic, try_subscribe, until_it_arrives,
+};
 
 /// What `docs/bus-rabbitmq.md` advises.
 const ELECT: &str = "[ra:trigger_election(amqqueue:get_pid(Q)) || Q <- \
@@ -168,7 +163,7 @@ async fn messages_of_others_are_dropped(server: &RabbitServer) {
     let queue = "mamos~durable~foreign~g".into();
     let options = QueueBindOptions::default();
     channel.queue_bind(queue, "mamos".into(), "#".into(), options, FieldTable::default()).await.unwrap();
-    publish(&bus, &self::topic("elsewhere"), &["elsewhere"]).await.unwrap();
+    publish(&bus, &support::topic("elsewhere"), &["elsewhere"]).await.unwrap();
     publish(&bus, &topic, &["ours"]).await.unwrap();
     let received = next(&mut *group).await;
     assert_eq!(received.payload, "ours");
@@ -379,7 +374,7 @@ async fn the_broker_comes_back(server: &mut RabbitServer) {
                 }
             }
         });
-        let mut acknowledged = std::collections::HashSet::new();
+        let mut acknowledged = HashSet::new();
         while acknowledged.len() < 100 {
             let received = next(&mut *group).await;
             group.acknowledge(received.receipt).await.unwrap();
@@ -404,7 +399,7 @@ async fn the_broker_comes_back(server: &mut RabbitServer) {
         let returned = Instant::now();
         until_it_arrives(bus, &topic, &mut *alone).await;
         assert!(returned.elapsed() < Duration::from_secs(5), "{name}: {:?}", returned.elapsed());
-        let mut missing: std::collections::HashSet<_> =
+        let mut missing: HashSet<_> =
             (0..confirmed).filter(|number| !acknowledged.contains(number)).collect();
         while !missing.is_empty() {
             let received = next(&mut *group).await;
@@ -414,139 +409,4 @@ async fn the_broker_comes_back(server: &mut RabbitServer) {
             }
         }
     }
-}
-
-/// What the broker needs for TLS, and who vouches for it.
-struct Tls {
-    port: u16,
-    config: String,
-    ca: Vec<u8>,
-}
-
-impl Tls {
-    fn new(directory: &Path) -> Self {
-        let (authority, issuer) = authority();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let certificate = certificate.signed_by(&key, &issuer).unwrap();
-        let port = mamos_testbed::free_port();
-        let mut config = format!("listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.verify = verify_none\n");
-        for (option, pem) in [
-            ("cacertfile", authority.pem()),
-            ("certfile", certificate.pem()),
-            ("keyfile", key.serialize_pem()),
-        ] {
-            let path = directory.join(option);
-            std::fs::write(&path, pem).unwrap();
-            config += &format!("ssl_options.{option} = {}\n", path.display());
-        }
-        Self { port, config, ca: authority.pem().into_bytes() }
-    }
-}
-
-fn authority() -> (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    (params.self_signed(&key).unwrap(), rcgen::Issuer::new(params, key))
-}
-
-fn settings(url: &str) -> AmqpSettings {
-    AmqpSettings { timeout: TIMEOUT, ..AmqpSettings::new(url) }
-}
-
-async fn connect(server: &RabbitServer) -> AmqpBus {
-    AmqpBus::connect(settings(&server.url())).await.unwrap()
-}
-
-fn control(server: &RabbitServer, arguments: &[&str]) -> String {
-    tokio::task::block_in_place(|| server.control(arguments))
-}
-
-fn topic(name: &str) -> TopicName {
-    TopicName::new(name).unwrap()
-}
-
-fn number(received: &Received) -> u32 {
-    std::str::from_utf8(&received.payload).unwrap().parse().unwrap()
-}
-
-async fn publish(bus: &AmqpBus, topic: &TopicName, payloads: &[&str]) -> Result<(), Error> {
-    let payloads = payloads.iter().map(|payload| Bytes::copy_from_slice(payload.as_bytes()));
-    bus.publish(payloads.map(|payload| Message { topic: topic.clone(), payload }).collect()).await
-}
-
-async fn try_subscribe(
-    bus: &AmqpBus,
-    topic: &TopicName,
-    group: Option<&str>,
-    delivery: Delivery,
-) -> Result<Box<dyn Subscription>, Error> {
-    let group = group.map(|group| GroupName::new(group).unwrap());
-    bus.subscribe(Subscribe { topic: topic.clone(), group, delivery }).await
-}
-
-async fn subscribe(
-    bus: &AmqpBus,
-    topic: &TopicName,
-    group: Option<&str>,
-    delivery: Delivery,
-) -> Box<dyn Subscription> {
-    try_subscribe(bus, topic, group, delivery).await.unwrap()
-}
-
-async fn next(subscription: &mut dyn Subscription) -> Received {
-    let received = tokio::time::timeout(SOON, subscription.receive()).await;
-    received.expect("nothing came").unwrap().expect("the bus is open")
-}
-
-async fn assert_silent(subscription: &mut dyn Subscription) {
-    if let Ok(received) = tokio::time::timeout(SILENCE, subscription.receive()).await {
-        panic!("nothing should have come, and this did: {received:?}");
-    }
-}
-
-async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + SOON;
-    while !holds().await {
-        assert!(Instant::now() < end, "it did not happen within {SOON:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Publishes until something arrives: a transient subscription that is being made again misses some.
-async fn until_it_arrives(bus: &AmqpBus, topic: &TopicName, subscription: &mut dyn Subscription) {
-    let end = Instant::now() + SOON;
-    loop {
-        let published = publish(bus, topic, &["arrived?"]).await;
-        assert!(Instant::now() < end, "nothing arrived within {SOON:?}, after {published:?}");
-        if published.is_err() {
-            continue;
-        }
-        while let Ok(received) =
-            tokio::time::timeout(Duration::from_millis(100), subscription.receive()).await
-        {
-            if received.unwrap().expect("the bus is open").payload == "arrived?" {
-                return;
-            }
-        }
-    }
-}
-
-/// A channel of a client that is not ours.
-async fn raw(url: &str) -> lapin::Channel {
-    let connection = lapin::Connection::connect(url, Default::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-    channel
-}
-
-async fn raw_publish(
-    channel: &lapin::Channel,
-    exchange: &str,
-    key: &str,
-    payload: &[u8],
-) -> Result<lapin::Confirmation, lapin::Error> {
-    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-    channel.basic_publish(exchange.into(), key.into(), options, payload, properties).await?.await
 }
