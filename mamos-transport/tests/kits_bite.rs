@@ -55,6 +55,8 @@ buses! {
     a_group_that_gets_it_twice_is_noticed: GivesAGroupEverythingTwice breaks a_group_shares_its_messages;
     an_acknowledged_message_that_comes_again_is_noticed: RedeliversAcknowledged breaks acknowledged_messages_do_not_come_again;
     a_leak_across_topics_is_noticed: LeaksAcrossTopics breaks topics_are_apart;
+    a_leak_across_many_topics_is_noticed: LeaksAcrossTopics breaks many_topics_are_apart_at_once;
+    a_message_cut_short_is_noticed: CutsLargeMessages breaks the_largest_message_arrives;
     a_loss_on_drop_is_noticed: LosesOnDrop breaks unacknowledged_messages_come_again_to_the_next_one;
     a_loss_on_drop_within_a_group_is_noticed: LosesOnDrop breaks unacknowledged_messages_come_again_to_another_of_the_group;
     a_forgotten_group_is_noticed: ForgetsGroups breaks a_durable_group_keeps_messages_while_nobody_listens;

@@ -27,6 +27,8 @@ pub enum BrokenBus {
     ReversesBatches,
     /// Takes the messages before one that is too large.
     TakesPartOfABatch,
+    /// Cuts a message after 1 MiB.
+    CutsLargeMessages,
     /// Subscribes only when the first message is asked for.
     SubscribesLate,
     /// Takes a message and waits before it gives it.
@@ -63,6 +65,11 @@ impl Bus for Breaking {
                     self.inner.publish(vec![message]).await?;
                 }
                 return Ok(());
+            }
+            BrokenBus::CutsLargeMessages => {
+                for message in &mut messages {
+                    message.payload.truncate(1024 * 1024);
+                }
             }
             // Long enough for a kit to lose its patience, which it does in virtual time.
             BrokenBus::WaitsForTheSlow if messages.len() >= 1000 => {

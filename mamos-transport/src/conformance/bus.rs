@@ -24,9 +24,11 @@ macro_rules! __bus_promises {
         a_group_shares_its_messages
         two_groups_get_everything_each
         topics_are_apart
+        many_topics_are_apart_at_once
         a_dropped_receive_of_a_bus_loses_nothing
         transient_messages_are_lost_when_nobody_listens
         a_slow_subscriber_holds_nobody_up
+        the_largest_message_arrives
         an_oversize_message_is_refused_and_none_is_taken
         a_durable_group_gets_everything
         unacknowledged_messages_come_again_to_another_of_the_group
@@ -57,8 +59,9 @@ crate::__bus_promises! { (list) () }
 use delivery::{
     a_bus_has_a_name, a_dropped_receive_of_a_bus_loses_nothing, a_group_shares_its_messages,
     a_slow_subscriber_holds_nobody_up, a_subscription_is_in_force_when_subscribe_returns,
-    an_oversize_message_is_refused_and_none_is_taken, messages_arrive_in_the_order_of_publishing,
-    topics_are_apart, transient_messages_are_lost_when_nobody_listens, two_groups_get_everything_each,
+    an_oversize_message_is_refused_and_none_is_taken, many_topics_are_apart_at_once,
+    messages_arrive_in_the_order_of_publishing, the_largest_message_arrives, topics_are_apart,
+    transient_messages_are_lost_when_nobody_listens, two_groups_get_everything_each,
     without_a_group_everyone_gets_everything,
 };
 use durable::{

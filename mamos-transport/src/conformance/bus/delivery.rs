@@ -88,6 +88,22 @@ pub(super) async fn topics_are_apart(bus: Box<dyn Bus>) -> Verdict {
     Ok(())
 }
 
+pub(super) async fn many_topics_are_apart_at_once(bus: Box<dyn Bus>) -> Verdict {
+    let mut topics = Vec::new();
+    for _ in 0..100 {
+        let topic = fresh_topic()?;
+        let subscription = subscribe(&*bus, &topic, None, Delivery::Transient).await?;
+        topics.push((topic, subscription));
+    }
+    let messages = topics.iter().zip(0..).map(|((topic, _), number)| message(topic, number)).collect();
+    soon("publish", bus.publish(messages)).await?.map_err(|e| format!("publish: {e}"))?;
+    for ((topic, subscription), expected) in topics.iter_mut().zip(0..) {
+        let (number, received) = next(&mut **subscription).await?;
+        ensure!(number == expected && received.topic == *topic, "topic {expected} of 100 got {number}");
+    }
+    Ok(())
+}
+
 pub(super) async fn a_dropped_receive_of_a_bus_loses_nothing(bus: Box<dyn Bus>) -> Verdict {
     for (group, delivery) in [(None, Delivery::Transient), (Some("g"), Delivery::Durable)] {
         let topic = fresh_topic()?;
@@ -141,6 +157,23 @@ pub(super) async fn a_slow_subscriber_holds_nobody_up(bus: Box<dyn Bus>) -> Verd
         "the last one to come was {:?}, not the newest",
         numbers.last()
     );
+    Ok(())
+}
+
+pub(super) async fn the_largest_message_arrives(bus: Box<dyn Bus>) -> Verdict {
+    for (group, delivery) in [(None, Delivery::Transient), (Some("g"), Delivery::Durable)] {
+        let topic = fresh_topic()?;
+        let mut subscription = subscribe(&*bus, &topic, group, delivery).await?;
+        // 251 is prime: no two parts of a message look the same, wherever it is cut.
+        let payload: Bytes = (0..MAX_MESSAGE_BYTES).map(|at| (at % 251) as u8).collect();
+        let large = Message { topic: topic.clone(), payload: payload.clone() };
+        soon("publish", bus.publish(vec![large])).await?.map_err(|e| format!("publish: {e}"))?;
+        let received = soon("receive", subscription.receive()).await?.map_err(|e| format!("receive: {e}"))?;
+        let received = received.ok_or("the bus closed")?;
+        let size = received.payload.len();
+        ensure!(received.payload == payload, "{delivery:?}: {size} bytes came, and not those that were sent");
+        subscription.acknowledge(received.receipt).await.map_err(|e| e.to_string())?;
+    }
     Ok(())
 }
 
