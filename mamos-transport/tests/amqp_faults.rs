@@ -38,7 +38,7 @@ async fn whatever_goes_wrong_is_told_and_passes() {
 
     wrong_settings_are_told(&server).await;
     tls_is_verified_and_installs_nothing(&tls).await;
-    large_messages_pass(&server).await;
+    what_is_dropped_leaves_nothing_behind(&server).await;
     queues_with_other_settings_are_told(&server).await;
     messages_of_others_are_dropped(&server).await;
     a_full_group_refuses(&server).await;
@@ -104,24 +104,23 @@ async fn tls_is_verified_and_installs_nothing(tls: &Tls) {
     assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "that is for the program to choose");
 }
 
-async fn large_messages_pass(server: &RabbitServer) {
+async fn what_is_dropped_leaves_nothing_behind(server: &RabbitServer) {
     let bus = connect(server).await;
-    let topic = topic("large");
-    let mut alone = subscribe(&bus, &topic, None, Delivery::Transient).await;
-    let mut group = subscribe(&bus, &topic, Some("g"), Delivery::Durable).await;
-    let payload: Vec<u8> = (0..MAX_MESSAGE_BYTES).map(|index| (index % 251) as u8).collect();
-    let payload = Bytes::from(payload);
-    let message = Message { topic: topic.clone(), payload: payload.clone() };
-    for _ in 0..3 {
-        bus.publish(vec![message.clone(), message.clone()]).await.unwrap();
-        for subscription in [&mut alone, &mut group] {
-            for _ in 0..2 {
-                let received = next(&mut **subscription).await;
-                assert!(received.payload == payload, "{} bytes came", received.payload.len());
-                subscription.acknowledge(received.receipt).await.unwrap();
-            }
-        }
+    let topic = topic("dropped");
+    let mut stays = subscribe(&bus, &topic, None, Delivery::Transient).await;
+    for round in 0..300 {
+        let group = (round % 2 == 0).then_some("g");
+        drop(subscribe(&bus, &topic, group, Delivery::Transient).await);
     }
+    publish(&bus, &topic, &["a"]).await.unwrap();
+    assert_eq!(next(&mut *stays).await.payload, "a");
+    let left = || control(server, &["list_queues", "name"]).matches("~dropped~").count();
+    eventually(async || left() == 1).await;
+    let channels = || control(server, &["list_channels", "number"]).lines().count();
+    eventually(async || channels() <= 3).await;
+    drop((bus, stays));
+    let connections = || control(server, &["list_connections", "pid"]).lines().count();
+    eventually(async || connections() <= 1).await;
 }
 
 async fn queues_with_other_settings_are_told(server: &RabbitServer) {
