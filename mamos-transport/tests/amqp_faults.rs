@@ -20,8 +20,8 @@ use mamos_transport::AmqpBus;
 use mamos_transport::bus::DurableQueues;
 
 use support::{
-    TIMEOUT, Tls, assert_silent, authority, connect, control, eventually, next, number, publish, raw,
-    raw_publish, settings, subscribe, topic, try_subscribe, until_it_arrives,
+    TIMEOUT, Tls, assert_silent, authority, connect, control, eventually, io_threads, next, number, publish,
+    raw, raw_publish, settings, subscribe, topic, try_subscribe, until_it_arrives,
 };
 
 /// What `docs/bus-rabbitmq.md` advises.
@@ -76,6 +76,9 @@ async fn wrong_settings_are_told(server: &RabbitServer) {
     let error = AmqpBus::connect(settings(&url)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(started.elapsed() < TIMEOUT * 2, "{:?}", started.elapsed());
+
+    // No attempt left a thread behind.
+    eventually(async || io_threads() == 0).await;
 
     let bus = connect(server).await;
     assert!(bus.describe().contains(&port.to_string()) && !bus.describe().contains("guest"), "{bus:?}");
@@ -299,7 +302,9 @@ async fn a_blocked_broker_is_told(server: &RabbitServer) {
     // A bus that is dropped meanwhile does not hang.
     let other = connect(server).await;
     assert!(publish(&other, &topic, &["refused"]).await.is_err());
+    let before = io_threads();
     drop(other);
+    eventually(async || io_threads() == before - 2).await;
     control(server, &["set_vm_memory_high_watermark", "0.4"]);
     eventually(async || publish(&bus, &topic, &["after"]).await.is_ok()).await;
     // What was refused may have been taken nevertheless.

@@ -117,6 +117,13 @@ pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// How many connections of this program lapin has a thread for.
+pub(crate) fn io_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("the tests run on Linux");
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "lapin-io-loop").count()
+}
+
 /// Publishes until something arrives: a transient subscription that is being made again misses some.
 pub(crate) async fn until_it_arrives(bus: &AmqpBus, topic: &TopicName, subscription: &mut dyn Subscription) {
     let end = Instant::now() + SOON;
