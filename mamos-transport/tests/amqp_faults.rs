@@ -152,6 +152,19 @@ async fn queues_with_other_settings_are_told(server: &RabbitServer) {
     let error = publish(&bus, &topic, &["a"]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
     assert!(error.to_string().contains("of-another-type"), "{error}");
+
+    // The exchange is taken away: it is made again.
+    let mut own = settings(&server.url());
+    own.exchange = "taken-away".to_owned();
+    let bus = AmqpBus::connect(own).await.unwrap();
+    publish(&bus, &topic, &["a"]).await.unwrap();
+    channel.exchange_delete("taken-away".into(), Default::default()).await.unwrap();
+    let error = publish(&bus, &topic, &["b"]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    publish(&bus, &topic, &["for nobody"]).await.unwrap();
+    let mut alone = subscribe(&bus, &topic, None, Delivery::Transient).await;
+    publish(&bus, &topic, &["c"]).await.unwrap();
+    assert_eq!(next(&mut *alone).await.payload, "c");
 }
 
 async fn messages_of_others_are_dropped(server: &RabbitServer) {

@@ -102,6 +102,9 @@ impl Publisher {
                     Ok(Confirmation::Nack(_)) => return Err(not_taken()),
                     Ok(_) => {}
                     Err(error) => {
+                        if is_not_found(&error) {
+                            publishing.live.has_exchange.store(false, Ordering::Release);
+                        }
                         let its_own = |topic: &str| topics.iter().any(|own| own.as_str() == topic);
                         return Err(lost(&error, its_own, &self.checked.settings.exchange));
                     }
