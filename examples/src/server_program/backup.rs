@@ -8,10 +8,16 @@ use crate::program::{Ending, Trouble, say};
 
 /// Copies everything into a new file, consistent as of now. A server that runs on the database goes on.
 pub(super) async fn run(settings: &Settings, target: &Path) -> Result<Ending, Trouble> {
-    let StoreChoice::Sqlite(path) = settings.store()? else {
-        return Err(Trouble::usage(
-            "`store` is memory, which ends with the process: there is nothing to copy",
-        ));
+    let path = match settings.store()? {
+        StoreChoice::Sqlite(path) => path,
+        StoreChoice::Memory => {
+            let message = "`store` is memory, which ends with the process: there is nothing to copy";
+            return Err(Trouble::usage(message));
+        }
+        StoreChoice::Server(_) => {
+            return Err(Trouble::usage("`store` is on a server, which has means of its own for copies")
+                .next("use those of the server, for example pg_dump: docs/store-postgres.md and docs/store-redis.md"));
+        }
     };
     if !path.exists() {
         return Err(Trouble::new(Ending::NotFound, format!("there is no database at {}", path.display()))

@@ -28,27 +28,33 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
 }
 
 async fn store(settings: &Settings) -> Result<(), Trouble> {
-    let path = match settings.store()? {
+    match settings.store()? {
         StoreChoice::Memory => {
             say("store      memory: lost when the server ends");
-            return Ok(());
+            Ok(())
         }
-        StoreChoice::Sqlite(path) => path,
-    };
-    if !path.exists() {
-        say(format_args!(
-            "store      {} would be made, and the first administrator asked for",
-            path.display()
-        ));
-        return Ok(());
+        StoreChoice::Sqlite(path) if !path.exists() => {
+            say(format_args!(
+                "store      {} would be made, and the first administrator asked for",
+                path.display()
+            ));
+            Ok(())
+        }
+        StoreChoice::Sqlite(path) => {
+            let sqlite = Arc::new(open(settings, path).await?);
+            let described = users(Arc::clone(&sqlite) as Arc<dyn Store>).await;
+            sqlite.close().await;
+            described
+        }
+        StoreChoice::Server(url) => users(mamos_store::open(url.expose()).await?).await,
     }
-    let sqlite = Arc::new(open(settings, path).await?);
-    let orchestrator = Orchestrator::builder(Arc::clone(&sqlite) as Arc<dyn Store>).build()?;
-    let has_users = Access::new(&orchestrator).has_users().await;
-    say(format_args!("store      {}", sqlite.describe()));
-    drop(orchestrator);
-    sqlite.close().await;
-    say(if has_users? {
+}
+
+/// Says which store it is, and whether somebody can use it.
+async fn users(store: Arc<dyn Store>) -> Result<(), Trouble> {
+    say(format_args!("store      {}", store.describe()));
+    let orchestrator = Orchestrator::builder(store).build()?;
+    say(if Access::new(&orchestrator).has_users().await? {
         "users      there are some"
     } else {
         "users      none: the next start shows how to make one"

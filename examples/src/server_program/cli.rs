@@ -65,9 +65,16 @@ pub(super) struct Flags {
     /// Serve other machines without TLS
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) allow_plain_text: Option<bool>,
-    /// Where everything is kept: sqlite:FILE or memory [default: sqlite in the state directory]
+    /// Where everything is kept: sqlite:FILE, postgres://USER@HOST/DATABASE, redis://HOST or memory; a
+    /// password belongs into the file that `store_file` names [default: sqlite in the state directory]
     #[arg(long, value_name = "STORE", global = true)]
     pub(super) store: Option<String>,
+    /// Also take agents over a bus: nats://HOST, redis://HOST or amqp://HOST
+    #[arg(long, value_name = "BUS", global = true)]
+    pub(super) bus: Option<String>,
+    /// The name of this orchestrator, unique among those on one store [default: main]
+    #[arg(long, global = true)]
+    pub(super) name: Option<String>,
     /// What an answer of SQLite survives: full, normal or off [default: full]
     #[arg(long, global = true)]
     pub(super) durability: Option<String>,

@@ -86,6 +86,7 @@ async fn store(settings: &Settings) -> Result<(Arc<dyn Store>, Option<Arc<Sqlite
             let store = Arc::new(open(settings, path).await?);
             Ok((Arc::clone(&store) as Arc<dyn Store>, Some(store)))
         }
+        StoreChoice::Server(url) => Ok((mamos_store::open(url.expose()).await?, None)),
     }
 }
 

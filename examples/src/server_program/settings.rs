@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use mamos_core::auth::Secret;
 use serde::Deserialize;
 
 use super::cli::Flags;
 use crate::config::{self, Loaded, Sources};
 use crate::program::{Trouble, state_directory};
+
+/// What the URL of a store on a server begins with.
+const SERVERS: [&str; 4] = ["postgres", "postgresql", "redis", "rediss"];
 
 /// The settings of a server.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,7 +26,10 @@ pub(super) struct Settings {
     pub(super) tls_certificate: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) allow_plain_text: bool,
-    store: Option<String>,
+    /// May hold a password.
+    store: Option<Secret>,
+    /// Over which agents may come as well. May hold a password.
+    pub(super) bus: Option<Secret>,
     pub(super) durability: Durability,
     state_directory: Option<PathBuf>,
     pub(super) whitelist: Option<PathBuf>,
@@ -56,10 +63,12 @@ pub(super) enum Durability {
 }
 
 /// Where everything is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum StoreChoice {
     Memory,
     Sqlite(PathBuf),
+    /// On a server, by its URL.
+    Server(Secret),
 }
 
 impl Default for Settings {
@@ -73,6 +82,7 @@ impl Default for Settings {
             tls_key: None,
             allow_plain_text: false,
             store: None,
+            bus: None,
             durability: Durability::Full,
             state_directory: None,
             whitelist: None,
@@ -95,19 +105,23 @@ impl Default for Settings {
 impl Settings {
     /// Which store: as set, else a file in the state directory, or with `dev` the memory.
     pub(super) fn store(&self) -> Result<StoreChoice, Trouble> {
-        match self.store.as_deref() {
-            Some("memory") => Ok(StoreChoice::Memory),
+        match self.store.as_ref().map(Secret::expose) {
+            Some("memory" | "memory:") => Ok(StoreChoice::Memory),
             None if self.dev => Ok(StoreChoice::Memory),
             None => {
                 let directory = state_directory("mamos-server", self.state_directory.clone())?;
                 Ok(StoreChoice::Sqlite(directory.join("mamos.db")))
             }
-            Some(text) => match text.strip_prefix("sqlite:") {
-                Some(path) if !path.is_empty() => {
+            Some(text) => match text.split_once(':') {
+                Some(("sqlite", path)) if !path.is_empty() => {
                     Ok(StoreChoice::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
                 }
-                _ => Err(Trouble::usage(format!("`store`: {text:?} is no store that this program has"))
-                    .next("write sqlite:FILE or memory")),
+                Some((scheme, _)) if SERVERS.contains(&scheme) => {
+                    Ok(StoreChoice::Server(Secret::new(text.to_owned())))
+                }
+                // Not the text itself: it may hold a password.
+                _ => Err(Trouble::usage("`store` is no store that this program has")
+                    .next("write sqlite:FILE, postgres://USER@HOST/DATABASE, redis://HOST or memory")),
             },
         }
     }
@@ -157,6 +171,8 @@ pub(super) fn load(flags: &Flags) -> Result<Loaded<Settings>, Trouble> {
         .file(flags.config.clone())
         .usual_files(usual)
         .environment()
+        .secret("store")
+        .secret("bus")
         .flag("--dev", "dev", flags.dev)
         .flag("--listen", "listen", flags.listen.as_ref())
         .flag("--public-url", "public_url", flags.public_url.as_ref())
@@ -164,6 +180,8 @@ pub(super) fn load(flags: &Flags) -> Result<Loaded<Settings>, Trouble> {
         .flag("--tls-key", "tls_key", flags.tls_key.as_ref())
         .flag("--allow-plain-text", "allow_plain_text", flags.allow_plain_text)
         .flag("--store", "store", flags.store.as_ref())
+        .flag("--bus", "bus", flags.bus.as_ref())
+        .flag("--name", "name", flags.name.as_ref())
         .flag("--durability", "durability", flags.durability.as_ref())
         .flag("--state-directory", "state_directory", flags.state_directory.as_ref())
         .flag("--whitelist", "whitelist", flags.whitelist.as_ref())
@@ -184,16 +202,27 @@ mod tests {
 
     #[test]
     fn the_store_is_named_or_found() {
-        let named = |store: &str| Settings { store: Some(store.to_owned()), ..Settings::default() }.store();
-        assert_eq!(named("memory").unwrap(), StoreChoice::Memory);
-        assert_eq!(named("sqlite:/a/b.db").unwrap(), StoreChoice::Sqlite("/a/b.db".into()));
-        assert_eq!(named("sqlite:///a/b.db").unwrap(), StoreChoice::Sqlite("/a/b.db".into()));
-        for wrong in ["", "sqlite:", "postgres://x", "/a/b.db"] {
-            assert_eq!(named(wrong).unwrap_err().ending, Ending::Usage, "{wrong}");
+        let named = |store: &str| Settings { store: Some(Secret::new(store)), ..Settings::default() }.store();
+        let sqlite = |settings: Settings| match settings.store() {
+            Ok(StoreChoice::Sqlite(path)) => path,
+            other => panic!("expected a file, got {other:?}"),
+        };
+        assert!(matches!(named("memory"), Ok(StoreChoice::Memory)));
+        for text in ["sqlite:/a/b.db", "sqlite:///a/b.db"] {
+            let path = sqlite(Settings { store: Some(Secret::new(text)), ..Settings::default() });
+            assert_eq!(path, PathBuf::from("/a/b.db"));
         }
-        assert_eq!(Settings { dev: true, ..Settings::default() }.store().unwrap(), StoreChoice::Memory);
+        for url in ["postgres://mamos:secret@db/mamos", "redis://:secret@cache", "rediss://cache"] {
+            assert!(matches!(named(url), Ok(StoreChoice::Server(kept)) if kept.expose() == url), "{url}");
+        }
+        for wrong in ["", "sqlite:", "mysql://mamos:secret@x", "/a/b.db"] {
+            let trouble = named(wrong).unwrap_err();
+            assert_eq!(trouble.ending, Ending::Usage, "{wrong}");
+            assert!(!trouble.to_string().contains("secret"), "{trouble}");
+        }
+        assert!(matches!(Settings { dev: true, ..Settings::default() }.store(), Ok(StoreChoice::Memory)));
         let set = Settings { state_directory: Some("/s".into()), ..Settings::default() };
-        assert_eq!(set.store().unwrap(), StoreChoice::Sqlite("/s/mamos.db".into()));
+        assert_eq!(sqlite(set), PathBuf::from("/s/mamos.db"));
     }
 
     #[test]
@@ -218,12 +247,13 @@ mod tests {
         let all = config::sample::<Settings>("server", &config::uncommented(sample));
         let shown = [&all.tls_certificate, &all.tls_key, &all.whitelist, &all.unix, &all.state_directory];
         assert!(shown.into_iter().all(Option::is_some));
-        assert!(all.public_url.is_some() && all.store.is_some() && all.tcp.is_some());
+        assert!(all.public_url.is_some() && all.store.is_some() && all.tcp.is_some() && all.bus.is_some());
         let rest = Settings {
             public_url: None,
             tls_certificate: None,
             tls_key: None,
             store: None,
+            bus: None,
             state_directory: None,
             whitelist: None,
             unix: None,
