@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mamos_core::auth::{Credentials, KeyPair, Nonce, PublicKey, Secret};
+use mamos_core::auth::{Binding, Credentials, KeyPair, Nonce, PublicKey, Secret};
 use mamos_core::id::InstanceId;
 use mamos_core::{AgentId, Result, Timestamp};
 use serde::Deserialize;
@@ -157,16 +157,21 @@ impl Identity {
         self.life.hellos
     }
 
-    /// What the agent shows on the connection with that nonce: its token if it is registered, else the
-    /// registration token.
-    pub fn credentials(&self, registration: &Secret, nonce: &Nonce) -> Credentials {
+    /// What the agent shows on the connection with that nonce, and that binding if it has one: its token if
+    /// it is registered, else the registration token.
+    pub fn credentials(
+        &self,
+        registration: &Secret,
+        nonce: &Nonce,
+        binding: Option<&Binding>,
+    ) -> Credentials {
         match self.token() {
             Some(token) => {
-                let proof = self.key.prove(nonce, token.expose());
+                let proof = self.key.prove_bound(nonce, binding, token.expose());
                 Credentials::Agent { token: token.clone(), proof }
             }
             None => {
-                let proof = self.key.prove(nonce, registration.expose());
+                let proof = self.key.prove_bound(nonce, binding, registration.expose());
                 Credentials::Registration { token: registration.clone(), key: self.public_key(), proof }
             }
         }

@@ -163,7 +163,7 @@ async fn a_late_hello_of_an_earlier_life_is_no_copy() {
     let late = Hello {
         oldest_version: 1,
         version: 1,
-        credentials: earlier.credentials(&scene.token, nonce),
+        credentials: earlier.credentials(&scene.token, nonce, None),
         profile: AgentProfile::new(AgentKind::new("test").unwrap(), "test"),
         instance: earlier.instance(),
         previous: earlier.previous(),

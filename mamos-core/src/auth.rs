@@ -22,6 +22,7 @@ use crate::id::{AgentId, AgentKind, TokenId};
 use crate::job::labels::Labels;
 use crate::protocol::Hello;
 
+pub use self::keys::Binding;
 pub use self::keys::KeyPair;
 pub use self::keys::Nonce;
 pub use self::keys::PublicKey;
@@ -207,6 +208,8 @@ impl Principal {
 pub struct Challenge {
     /// What the agent must sign.
     pub nonce: Nonce,
+    /// What the agent must sign as well, if the connection has one.
+    pub binding: Option<Binding>,
     /// When it was sent.
     pub sent_at: Timestamp,
 }

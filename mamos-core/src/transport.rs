@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::auth::Binding;
 use crate::protocol::{Envelope, FromAgent, ToAgent};
 use crate::{Error, ErrorKind, Result};
 
@@ -89,6 +90,16 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
 
     /// Who is at the other end, for people and logs.
     fn peer(&self) -> String;
+
+    /// What this connection alone has in common with the other end, for transports that agree on keys.
+    ///
+    /// An agent signs it with its proof, so that nobody who sits in the middle of two connections can hand the
+    /// proof on. Both ends of a connection give the same one, and no two connections do, whatever one
+    /// of the ends does. Wrappers hand it on. `None`, the default, where nobody but the two ends can be at
+    /// the other end, or where TLS has seen to that.
+    fn binding(&self) -> Option<Binding> {
+        None
+    }
 
     /// Notes that whoever is at the other end could not prove who they are, for transports that count such
     /// failures and let a place that has too many wait. Does nothing by default.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use mamos_core::Result;
+use mamos_core::auth::Binding;
 use mamos_core::transport::{Connection, Connector, Encoding, Frame, Listener, MAX_FRAME_BYTES};
 
 /// How frames are written down.
@@ -92,6 +93,10 @@ impl Connection for EncodedConnection {
 
     fn is_reliable(&self) -> bool {
         self.inner.is_reliable()
+    }
+
+    fn binding(&self) -> Option<Binding> {
+        self.inner.binding()
     }
 
     fn peer(&self) -> String {

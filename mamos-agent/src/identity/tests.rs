@@ -108,15 +108,15 @@ fn a_file_that_is_no_identity_is_corrupt_and_says_what_to_do() {
 fn it_shows_its_token_and_before_that_the_registration_token() {
     let (nonce, registration) = (Nonce::from_bytes([3; 32]), Secret::new("reg"));
     let mut identity = Identity::new(KeyPair::from_seed([7; 32]).unwrap(), life(1));
-    let shown = identity.credentials(&registration, &nonce);
+    let shown = identity.credentials(&registration, &nonce, None);
     let Credentials::Registration { token, key, proof } = shown else { panic!("{shown:?}") };
     assert_eq!((token, key), (registration.clone(), identity.public_key()));
-    assert!(key.verifies(&proof_message(&nonce, "reg"), &proof));
+    assert!(key.verifies(&proof_message(&nonce, None, "reg"), &proof));
     identity.welcomed(&agent_id(), Some(Secret::new("jwt")));
-    let shown = identity.credentials(&registration, &nonce);
+    let shown = identity.credentials(&registration, &nonce, None);
     let Credentials::Agent { token, proof } = shown else { panic!("{shown:?}") };
     assert_eq!(token, Secret::new("jwt"));
-    assert!(key.verifies(&proof_message(&nonce, "jwt"), &proof));
+    assert!(key.verifies(&proof_message(&nonce, None, "jwt"), &proof));
 }
 
 #[test]

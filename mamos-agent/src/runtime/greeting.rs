@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mamos_core::auth::Nonce;
+use mamos_core::auth::{Binding, Nonce};
 use mamos_core::protocol::link::OrchestratorLink;
 use mamos_core::protocol::{FromAgent, Hello, OLDEST_VERSION, ToAgent, VERSION, Welcome};
 use mamos_core::transport::Connector;
@@ -28,11 +28,11 @@ pub(super) enum Failed {
     ForGood(Error),
 }
 
-/// Connects and introduces the agent, within `limit`. `introduce` makes the hello for the nonce of the
-/// connection.
+/// Connects and introduces the agent, within `limit`. `introduce` makes the hello for the nonce and the binding
+/// of the connection.
 pub(super) async fn open(
     connector: Arc<dyn Connector>,
-    introduce: impl FnOnce(&Nonce) -> Box<Hello> + Send,
+    introduce: impl FnOnce(&Nonce, Option<&Binding>) -> Box<Hello> + Send,
     limit: Duration,
 ) -> Result<Opened, Failed> {
     let greeted = tokio::time::timeout(limit, greet(&*connector, introduce)).await;
@@ -44,7 +44,7 @@ pub(super) async fn open(
 
 async fn greet(
     connector: &dyn Connector,
-    introduce: impl FnOnce(&Nonce) -> Box<Hello> + Send,
+    introduce: impl FnOnce(&Nonce, Option<&Binding>) -> Box<Hello> + Send,
 ) -> Result<Opened, Failed> {
     let connection = connector.connect().await.map_err(|error| match error.kind() {
         ErrorKind::Config => Failed::Mismatch(error),
@@ -56,7 +56,8 @@ async fn greet(
         ToAgent::Challenge { nonce } if rest.is_empty() => nonce,
         other => return Err(instead_of("a challenge", other)),
     };
-    link.send(vec![FromAgent::Hello(introduce(&nonce))]).await.map_err(Failed::ForNow)?;
+    let hello = introduce(&nonce, link.binding().as_ref());
+    link.send(vec![FromAgent::Hello(hello)]).await.map_err(Failed::ForNow)?;
     let (first, rest) = answer(&link).await?;
     match first {
         ToAgent::Welcome(welcome) if (OLDEST_VERSION..=VERSION).contains(&welcome.version) => {

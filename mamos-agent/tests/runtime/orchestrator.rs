@@ -143,7 +143,7 @@ impl Orchestrator {
             Credentials::Agent { token, proof } => (token, proof),
             other => panic!("{other:?}"),
         };
-        assert!(known.verifies(&proof_message(&nonce, token.expose()), proof), "the proof is wrong");
+        assert!(known.verifies(&proof_message(&nonce, None, token.expose()), proof), "the proof is wrong");
         (peer, *hello)
     }
 

@@ -1,6 +1,7 @@
 //! The key pair that an agent proves itself with: Ed25519 (RFC 8032).
 
 use std::fmt;
+use std::str::FromStr;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
@@ -14,6 +15,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// What an agent signs begins with this, so that the signature is good for nothing else.
 const PURPOSE: &[u8] = b"mamos agent hello 1\0";
+/// The same on a connection with a [`Binding`]. Another text, so that no orchestrator can get the one by
+/// asking for the other.
+const BOUND_PURPOSE: &[u8] = b"mamos agent bound 1\0";
 
 macro_rules! key_bytes {
     ($(#[$docs:meta])* $name:ident, $length:literal) => {
@@ -30,6 +34,19 @@ macro_rules! key_bytes {
             /// The bytes.
             pub const fn as_bytes(&self) -> &[u8; $length] {
                 &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            /// Reads base64url without padding.
+            fn from_str(text: &str) -> Result<Self> {
+                let bytes = URL_SAFE_NO_PAD.decode(text.as_bytes()).ok();
+                bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or_else(|| {
+                    let message = concat!("expected ", $length, " bytes in base64url without padding");
+                    Error::new(ErrorKind::Invalid, "key.read", message)
+                })
             }
         }
 
@@ -54,9 +71,7 @@ macro_rules! key_bytes {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                let bytes = URL_SAFE_NO_PAD.decode(text.as_bytes()).map_err(de::Error::custom)?;
-                let wrong_length = |_| de::Error::custom(concat!("expected ", $length, " bytes in base64url"));
-                bytes.try_into().map(Self).map_err(wrong_length)
+                text.parse().map_err(|error: Error| de::Error::custom(error.message()))
             }
         }
     };
@@ -74,6 +89,11 @@ key_bytes! {
     /// Bytes that are used once: an orchestrator sends them to an agent to sign. In frames: base64url
     /// without padding.
     Nonce, 32
+}
+key_bytes! {
+    /// What the two ends of an encrypted connection know of it, and nobody between them can make the same
+    /// on two connections. See [`Connection::binding`](crate::transport::Connection::binding). Never sent.
+    Binding, 32
 }
 
 impl PublicKey {
@@ -140,9 +160,15 @@ impl KeyPair {
         Signature(bytes)
     }
 
-    /// Proves on the connection with that nonce that this key belongs to what is shown.
+    /// Proves on the connection with that nonce that this key belongs to what is shown. For connections
+    /// without a [`Binding`].
     pub fn prove(&self, nonce: &Nonce, shown: &str) -> Signature {
-        self.sign(&proof_message(nonce, shown))
+        self.sign(&proof_message(nonce, None, shown))
+    }
+
+    /// The same on a connection with that [`Binding`], if it has one.
+    pub fn prove_bound(&self, nonce: &Nonce, binding: Option<&Binding>, shown: &str) -> Signature {
+        self.sign(&proof_message(nonce, binding, shown))
     }
 }
 
@@ -152,13 +178,16 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// What an agent signs: a fixed text, the nonce of the connection, and the SHA-256 of the token that it
-/// shows.
-pub fn proof_message(nonce: &Nonce, shown: &str) -> Vec<u8> {
-    let mut message = Vec::with_capacity(PURPOSE.len() + 64);
-    message.extend_from_slice(PURPOSE);
+/// What an agent signs: a fixed text, the nonce of the connection, the SHA-256 of the token that it shows,
+/// and the binding of the connection if it has one.
+pub fn proof_message(nonce: &Nonce, binding: Option<&Binding>, shown: &str) -> Vec<u8> {
+    let mut message = Vec::with_capacity(PURPOSE.len() + 96);
+    message.extend_from_slice(if binding.is_some() { BOUND_PURPOSE } else { PURPOSE });
     message.extend_from_slice(&nonce.0);
     message.extend_from_slice(&Sha256::digest(shown.as_bytes()));
+    if let Some(binding) = binding {
+        message.extend_from_slice(&binding.0);
+    }
     message
 }
 
@@ -200,10 +229,25 @@ mod tests {
         let pair = KeyPair::generate().unwrap();
         let (nonce, other) = (Nonce([1; 32]), Nonce([2; 32]));
         let proof = pair.prove(&nonce, "token");
-        assert!(pair.public_key().verifies(&proof_message(&nonce, "token"), &proof));
-        assert!(!pair.public_key().verifies(&proof_message(&other, "token"), &proof));
-        assert!(!pair.public_key().verifies(&proof_message(&nonce, "token2"), &proof));
-        assert!(!KeyPair::generate().unwrap().public_key().verifies(&proof_message(&nonce, "token"), &proof));
+        assert!(pair.public_key().verifies(&proof_message(&nonce, None, "token"), &proof));
+        assert!(!pair.public_key().verifies(&proof_message(&other, None, "token"), &proof));
+        assert!(!pair.public_key().verifies(&proof_message(&nonce, None, "token2"), &proof));
+        let stranger = KeyPair::generate().unwrap().public_key();
+        assert!(!stranger.verifies(&proof_message(&nonce, None, "token"), &proof));
+    }
+
+    #[test]
+    fn a_bound_proof_is_good_for_one_binding_and_nowhere_without() {
+        let pair = KeyPair::generate().unwrap();
+        let (nonce, binding, other) = (Nonce([1; 32]), Binding([2; 32]), Binding([3; 32]));
+        let bound = pair.prove_bound(&nonce, Some(&binding), "token");
+        let verifies =
+            |binding, proof| pair.public_key().verifies(&proof_message(&nonce, binding, "token"), proof);
+        assert!(verifies(Some(&binding), &bound));
+        assert!(!verifies(Some(&other), &bound) && !verifies(None, &bound));
+        let free = pair.prove(&nonce, "token");
+        assert_eq!(free, pair.prove_bound(&nonce, None, "token"));
+        assert!(verifies(None, &free) && !verifies(Some(&binding), &free));
     }
 
     #[test]

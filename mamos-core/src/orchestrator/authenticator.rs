@@ -8,8 +8,8 @@ use super::agents::revoked_message;
 use crate::agent::AgentRecord;
 use crate::agent::state::AgentState;
 use crate::auth::{
-    Admission, Admitted, Authenticator, Challenge, Credentials, Issued, MAX_SECRET_BYTES, Nonce, PublicKey,
-    Secret, Signature, SigningKeys, TokenFault, keys,
+    Admission, Admitted, Authenticator, Challenge, Credentials, Issued, MAX_SECRET_BYTES, PublicKey, Secret,
+    Signature, SigningKeys, TokenFault, keys,
 };
 use crate::clock::Timestamp;
 use crate::id::AgentId;
@@ -114,7 +114,7 @@ impl Authenticator for StoreAuthenticator {
         let mut renew_at = None;
         let agent = match &hello.credentials {
             Credentials::Registration { token, key, proof } => {
-                prove(&challenge.nonce, key, token, proof)?;
+                prove(challenge, key, token, proof)?;
                 self.register(token, *key, hello, now).await?
             }
             Credentials::Agent { token, proof } => {
@@ -123,7 +123,7 @@ impl Authenticator for StoreAuthenticator {
                 if !claims.is_bound_to(&agent.public_key) {
                     return Err(denied("the token is bound to another key"));
                 }
-                prove(&challenge.nonce, &agent.public_key, token, proof)?;
+                prove(challenge, &agent.public_key, token, proof)?;
                 // One that is due is renewed in the welcome.
                 renew_at = Some(claims.renew_at()).filter(|at| *at > now);
                 agent
@@ -154,12 +154,15 @@ impl Authenticator for StoreAuthenticator {
 }
 
 /// Does the agent have the other half of the key, on this connection?
-fn prove(nonce: &Nonce, key: &PublicKey, shown: &Secret, proof: &Signature) -> Result<()> {
-    let message = keys::proof_message(nonce, shown.expose());
+fn prove(challenge: &Challenge, key: &PublicKey, shown: &Secret, proof: &Signature) -> Result<()> {
+    let message = keys::proof_message(&challenge.nonce, challenge.binding.as_ref(), shown.expose());
     if key.verifies(&message, proof) {
         return Ok(());
     }
-    Err(denied("the proof is wrong: it must sign this connection's nonce with the agent's own key"))
+    Err(denied(
+        "the proof is wrong: it must sign this connection's nonce, and its binding if it has one, with the \
+                agent's own key",
+    ))
 }
 
 fn may_connect(agent: &AgentRecord) -> Result<()> {

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Envelope, FromAgent, ToAgent};
+use crate::auth::Binding;
 use crate::transport::{Connection, Frame};
 use crate::{Error, ErrorKind, Result};
 
@@ -87,6 +88,11 @@ impl<Out: Wire, In: Wire> Link<Out, In> {
     /// Tells the transport that the other side could not prove who it is.
     pub fn note_refused(&self) {
         self.connection.note_refused();
+    }
+
+    /// What the connection alone has in common with the other end; see [`Connection::binding`].
+    pub fn binding(&self) -> Option<Binding> {
+        self.connection.binding()
     }
 
     /// Sends messages. Waits while the other side is slow.

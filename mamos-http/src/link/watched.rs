@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mamos_core::Result;
+use mamos_core::auth::Binding;
 use mamos_core::transport::{Connection, Frame};
 
 use crate::access::FailureLimiter;
@@ -39,6 +40,10 @@ impl<C: Connection> Connection for Watched<C> {
 
     fn is_reliable(&self) -> bool {
         self.inner.is_reliable()
+    }
+
+    fn binding(&self) -> Option<Binding> {
+        self.inner.binding()
     }
 
     fn peer(&self) -> String {

@@ -181,7 +181,7 @@ impl Host {
             runs: Vec::new(),
             now,
         };
-        let challenge = Challenge { nonce, sent_at: now };
+        let challenge = Challenge { nonce, binding: None, sent_at: now };
         let admission = authenticator.admit(&hello, &challenge, now).await.unwrap();
         let Admission::Admitted(admitted) = admission else { panic!("{admission:?}") };
         let token = admitted.issued.unwrap().expose().to_owned();

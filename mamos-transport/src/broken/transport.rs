@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::BytesMut;
 use mamos_core::Result;
+use mamos_core::auth::Binding;
 use mamos_core::transport::{Connection, Connector, Encoding, Frame, Listener, MAX_FRAME_BYTES};
 
 use crate::conformance::Pair;
@@ -167,6 +168,10 @@ impl Connection for BreakingConnection {
 
     fn is_reliable(&self) -> bool {
         self.is_reliable
+    }
+
+    fn binding(&self) -> Option<Binding> {
+        self.inner.binding()
     }
 
     fn peer(&self) -> String {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mamos_core::auth::Binding;
 use mamos_core::transport::{Connection, Frame};
 use mamos_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -176,6 +177,10 @@ impl Connection for FaultyConnection {
 
     fn is_reliable(&self) -> bool {
         false
+    }
+
+    fn binding(&self) -> Option<Binding> {
+        self.inner.binding()
     }
 
     fn peer(&self) -> String {

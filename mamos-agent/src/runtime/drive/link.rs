@@ -1,7 +1,7 @@
 //! How the loop comes by a link, what it does with what arrives on it, and how it gives it up.
 
 use futures_util::FutureExt;
-use mamos_core::auth::Nonce;
+use mamos_core::auth::{Binding, Nonce};
 use mamos_core::protocol::{FromAgent, Hello, OLDEST_VERSION, ToAgent, VERSION};
 use mamos_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -21,11 +21,11 @@ impl Driver {
         let (number, session, runs) = (self.hellos, self.session, self.ledger.runs());
         let (identity, registration) = (self.keeper.identity(), self.registration.clone());
         let now = self.setup.clock.now();
-        let introduce = move |nonce: &Nonce| {
+        let introduce = move |nonce: &Nonce, binding: Option<&Binding>| {
             Box::new(Hello {
                 oldest_version: OLDEST_VERSION,
                 version: VERSION,
-                credentials: identity.credentials(&registration, nonce),
+                credentials: identity.credentials(&registration, nonce, binding),
                 profile,
                 instance: identity.instance(),
                 previous: identity.previous(),

@@ -34,7 +34,7 @@ const MAX_KNOWN_RUNS: usize = 200_000;
 
 /// The handshake: who is it, may it work, and what does it hold?
 pub(super) async fn open(engine: &Engine, link: &AgentLink) -> Result<Session> {
-    let challenge = Challenge { nonce: engine.nonce(), sent_at: engine.now() };
+    let challenge = Challenge { nonce: engine.nonce(), binding: link.binding(), sent_at: engine.now() };
     let introduced = async {
         link.send(vec![ToAgent::Challenge { nonce: challenge.nonce }]).await?;
         first_message(link).await
