@@ -8,6 +8,7 @@
 //! | [`memory`] | in one process | yes | needs none |
 //! | [`socket::UnixFrameListener`] | on one machine | yes | needs none; the file's mode protects it |
 //! | [`socket::TcpFrameListener`] | on one machine or a trusted network | yes | no |
+//! | [`link_over_bus`] | at the same broker | no; the protocol sees to it | yes, between the two ends |
 //! | [`WebSocketConnector`] | anywhere; the orchestrator's end is in `mamos-http` | yes | TLS 1.3 with `wss://` |
 //!
 //! [`AnyOf`] connects to whichever of several orchestrators answers.
@@ -21,6 +22,7 @@
 
 mod any_of;
 pub mod bus;
+pub mod link_over_bus;
 pub mod memory;
 
 #[cfg(feature = "socket")]
