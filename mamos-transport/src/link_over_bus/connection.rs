@@ -287,6 +287,7 @@ impl Shared {
             Err(why) => {
                 drop(incoming);
                 self.counts.add(|counts| match why {
+                    Dropped::Unreadable => counts.unusable += 1,
                     Dropped::Forged => counts.forged += 1,
                     Dropped::Replayed => counts.replayed += 1,
                 });

@@ -18,7 +18,7 @@ pub struct LinkCounts {
     pub incomplete: u64,
     /// Frames and signs of life that the bus did not take.
     pub unpublished: u64,
-    /// Hellos and answers that cannot be read or were not meant, or not by whom they should be.
+    /// Messages that are none, and hellos and answers that came too often or not from whom they should.
     pub unusable: u64,
     /// Hellos that were refused, because of a bound.
     pub refused: u64,

@@ -170,6 +170,8 @@ impl Sealer {
 /// Why a message is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dropped {
+    /// It is not a sealed message, for example an answer that came twice.
+    Unreadable,
     /// It was not made with the key of this direction of this connection.
     Forged,
     /// It came before, or is too old to tell.
@@ -189,9 +191,9 @@ impl Opener {
 
     /// Opens a message where it is, if nobody else holds its bytes.
     pub(super) fn open(&mut self, message: Bytes) -> Result<(Kind, Bytes), Dropped> {
-        let header = message.get(..HEADER_BYTES).ok_or(Dropped::Forged)?;
-        let kind = Kind::read(header[0]).ok_or(Dropped::Forged)?;
-        let number = header[1..].try_into().map(u64::from_be_bytes).map_err(|_| Dropped::Forged)?;
+        let header = message.get(..HEADER_BYTES).ok_or(Dropped::Unreadable)?;
+        let kind = Kind::read(header[0]).ok_or(Dropped::Unreadable)?;
+        let number = header[1..].try_into().map(u64::from_be_bytes).map_err(|_| Dropped::Unreadable)?;
         // Before the costly part; noted only after it, so that a forger cannot use numbers up.
         if !self.window.is_new(number) {
             return Err(Dropped::Replayed);
