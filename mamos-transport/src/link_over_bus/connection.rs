@@ -18,6 +18,7 @@ use super::counts::Counts;
 use super::lock;
 use super::names::LinkName;
 use super::parts::{self, Assembly, PART_BYTES};
+use super::pump::FAREWELL_WITHIN;
 use super::refusals::Refusals;
 use super::secrets::{Dropped, Kind, OVERHEAD_BYTES, Opener, Sealer};
 use super::settings::LinkSettings;
@@ -79,8 +80,10 @@ impl Connection for BusConnection {
         }
     }
 
+    /// Waits until the bus has the farewell, or a second: a program that ends then may do so.
     async fn close(&self) {
         self.shared.end(End::Left);
+        let _ = tokio::time::timeout(FAREWELL_WITHIN, self.shared.pumped_out()).await;
     }
 
     fn is_reliable(&self) -> bool {
@@ -138,6 +141,8 @@ pub(super) struct Shared {
     pub(super) to_write: Notify,
     room: Notify,
     readable: Notify,
+    is_pumped_out: AtomicBool,
+    pumped_out: Notify,
 }
 
 struct Outgoing {
@@ -182,6 +187,8 @@ impl Shared {
             to_write: Notify::new(),
             room: Notify::new(),
             readable: Notify::new(),
+            is_pumped_out: AtomicBool::new(false),
+            pumped_out: Notify::new(),
         }
     }
 
@@ -217,6 +224,22 @@ impl Shared {
         self.room.notify_waiters();
         self.readable.notify_one();
         self.to_write.notify_one();
+    }
+
+    /// Nothing will be published any more.
+    pub(super) fn set_pumped_out(&self) {
+        self.is_pumped_out.store(true, Ordering::Release);
+        self.pumped_out.notify_waiters();
+    }
+
+    async fn pumped_out(&self) {
+        loop {
+            let pumped_out = self.pumped_out.notified();
+            if self.is_pumped_out.load(Ordering::Acquire) {
+                return;
+            }
+            pumped_out.await;
+        }
     }
 
     /// Seals a frame and lets it wait for the bus. `false` if there is no room.

@@ -37,14 +37,25 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     pace: Pace,
 ) {
+    let _pumped_out = PumpedOut(&shared);
     let mut writing = std::pin::pin!(write(&*bus, &shared, pace));
     tokio::select! {
         () = &mut writing => return,
         () = read(subscription, &shared, pace) => {}
     }
+    // As `select!` drops the reader only, what is half written goes on.
     if matches!(shared.ended(), Some(End::Left)) {
         // Whoever does not learn it notices the silence.
         let _ = tokio::time::timeout(FAREWELL_WITHIN, writing).await;
+    }
+}
+
+/// Says that nothing more is published, however the pump ends.
+struct PumpedOut<'a>(&'a Shared);
+
+impl Drop for PumpedOut<'_> {
+    fn drop(&mut self) {
+        self.0.set_pumped_out();
     }
 }
 
