@@ -2,8 +2,20 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod line;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "broker-tls")]
+mod tls;
 
 #[cfg(feature = "amqp")]
 pub use amqp::{AmqpBus, AmqpSettings, DurableQueues};
 pub use memory::MemoryBus;
+#[cfg(feature = "nats")]
+pub use nats::{NatsBus, NatsSettings};
+#[cfg(feature = "redis")]
+pub use redis::{RedisBus, RedisBusSettings};
