@@ -35,6 +35,8 @@ const UNACKNOWLEDGED: usize = streams::GROUP_UNACKNOWLEDGED as usize / 2;
 const REQUEST_LASTS: Duration = Duration::from_secs(20);
 /// The pause before a stream or consumer that is gone is made again.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
+/// More than can be on its way: what two requests may bring, and the server's words about them.
+const MOST_ON_THE_WAY: u64 = 2 * PREFETCH as u64 + 8;
 /// How long a subscription that ends waits for what is on its way to it.
 const END_LASTS: Duration = Duration::from_secs(2);
 
@@ -66,6 +68,7 @@ pub(super) async fn subscribe(
         shared: Arc::clone(&shared),
         inbox,
         messages,
+        seen: 0,
         requested: 0,
         request_ends: Instant::now(),
         repair_at: None,
@@ -137,6 +140,8 @@ struct Pump {
     request: String,
     inbox: String,
     messages: Subscriber,
+    /// How many came to this inbox.
+    seen: u64,
     /// How many messages were asked for and have not come.
     requested: usize,
     request_ends: Instant,
@@ -169,8 +174,11 @@ impl Pump {
                     None => break,
                 },
                 () = self.shared.line.taken.notified() => {}
-                // The server forgot what was asked on the connection before.
-                Ok(()) = connected.changed() => self.requested = 0,
+                Ok(()) = connected.changed() => {
+                    if connected.borrow_and_update().is_up {
+                        self.start_again().await;
+                    }
+                }
                 _ = upkeep.tick() => self.keep().await,
                 () = tokio::time::sleep_until(repair_at) => self.repair().await,
                 Ok(violation) = violations.recv() => {
@@ -213,6 +221,7 @@ impl Pump {
     }
 
     async fn take(&mut self, message: Message) {
+        self.seen += 1;
         match message.status {
             None => {}
             // Keeps a connection alive.
@@ -314,25 +323,45 @@ impl Pump {
 
     /// Gives back everything that is in hand or on its way.
     async fn give_back(mut self) {
-        let session = Arc::clone(&self.session);
-        let held: Vec<_> = self.shared.held().values().map(|held| held.reply.clone()).collect();
+        // Without a connection nothing can be given back; the server notices by itself.
+        let on_the_way = timeout(END_LASTS, self.stop()).await.unwrap_or_default();
+        let held = std::mem::take(&mut *self.shared.held());
         let work = async {
-            for reply in held {
-                say(&session, reply, NAK).await;
-            }
-            // Whatever came or comes before the server hears that this subscription ends.
-            if self.messages.drain().await.is_ok() {
-                while let Some(message) = self.messages.next().await {
-                    if message.status.is_none()
-                        && let Some(reply) = message.reply
-                    {
-                        say(&session, reply, NAK).await;
-                    }
-                }
+            for reply in held.into_values().map(|held| held.reply).chain(on_the_way) {
+                self.say(reply, NAK).await;
             }
         };
-        // Without a connection nothing can be given back; the server notices by itself.
         let _ = timeout(END_LASTS, work).await;
+    }
+
+    /// Ends the requests at the server, and gives what it had sent before it heard of that.
+    ///
+    /// Unsubscribing tells the client to drop what is on its way. So the server is made to send a known
+    /// number of messages more, which come after that, and both are told that this number is the last.
+    async fn stop(&mut self) -> Vec<Subject> {
+        let mut on_the_way = Vec::new();
+        for _ in 0..MOST_ON_THE_WAY {
+            if self.session.client.publish(self.inbox.clone(), Bytes::new()).await.is_err() {
+                return on_the_way;
+            }
+        }
+        if self.messages.unsubscribe_after(self.seen + MOST_ON_THE_WAY).await.is_ok() {
+            while let Some(message) = self.messages.next().await {
+                on_the_way.extend(message.reply.filter(|_| message.status.is_none()));
+            }
+        }
+        on_the_way
+    }
+
+    /// The server forgot what was asked on the connection before, and counts anew.
+    async fn start_again(&mut self) {
+        self.requested = 0;
+        self.seen = 0;
+        self.inbox = self.session.client.new_inbox();
+        match self.session.client.subscribe(self.inbox.clone()).await {
+            Ok(messages) => self.messages = messages,
+            Err(error) => tracing::debug!(target: "mamos::bus", %error, "the connection to NATS ends"),
+        }
     }
 
     async fn say(&self, reply: Subject, what: &'static [u8]) {
