@@ -8,6 +8,7 @@
 //!
 //! A server that is missing is a panic that says what to do, never a test that passes quietly.
 
+mod agents;
 mod nats;
 mod postgres;
 mod process;
@@ -15,6 +16,7 @@ mod rabbitmq;
 mod redis;
 mod shared;
 
+pub use crate::agents::{nats_agent_config, redis_agent_acl};
 pub use crate::nats::NatsServer;
 pub use crate::postgres::PostgresServer;
 pub use crate::process::free_port;
