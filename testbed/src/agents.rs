@@ -24,6 +24,7 @@ pub fn redis_agent_acl(prefix: &str, link: &str) -> Vec<String> {
          ~{prefix}:q:link.{link}.up|* ~{prefix}:q:hello|*)"
     );
     let listen = format!("&{prefix}:t:link.{link}.down");
-    let words = ["SETUSER", "agent", "reset", "on", ">a", "+ping", "+subscribe", "+unsubscribe", &listen, &publish];
+    let words =
+        ["SETUSER", "agent", "reset", "on", ">a", "+ping", "+subscribe", "+unsubscribe", &listen, &publish];
     words.map(str::to_owned).to_vec()
 }

@@ -59,7 +59,9 @@ impl RedisBus {
         let closing = watch::Sender::new(false);
         let commands = Commands::default();
         let connect = commands.first(&server);
-        timeout(settings.publish_timeout, connect).await.unwrap_or_else(|_| Err(server.unavailable("bus.connect")))?;
+        timeout(settings.publish_timeout, connect)
+            .await
+            .unwrap_or_else(|_| Err(server.unavailable("bus.connect")))?;
         let hub = Hub::start(server.clone(), closing.subscribe());
         let scripts = Scripts::default();
         Ok(Self(Arc::new(Handle(Arc::new(Shared { settings, server, commands, scripts, hub, closing })))))

@@ -14,8 +14,9 @@ pub(super) fn client_config(ca_pem: Option<&str>) -> Result<ClientConfig> {
     match ca_pem {
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate
-                    .map_err(|error| wrong("the CA's certificates are not PEM").with_source(error.to_string()))?;
+                let certificate = certificate.map_err(|error| {
+                    wrong("the CA's certificates are not PEM").with_source(error.to_string())
+                })?;
                 roots
                     .add(certificate)
                     .map_err(|error| wrong("a certificate of the CA is broken").with_source(error))?;

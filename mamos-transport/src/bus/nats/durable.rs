@@ -31,12 +31,13 @@ const PREFETCH: usize = 128;
 /// The most messages of one subscription that are not acknowledged; it gets no more beyond that. Half of
 /// what the group may have, so that one member cannot starve the others.
 const UNACKNOWLEDGED: usize = streams::GROUP_UNACKNOWLEDGED as usize / 2;
-/// How long a request for messages stands at the server.
-const REQUEST_LASTS: Duration = Duration::from_secs(20);
+/// How long a request for messages stands at the server. Short, because a subscription that ends stays for
+/// that long to give back what the last one brings.
+const REQUEST_LASTS: Duration = Duration::from_secs(2);
+/// The same for one that takes what is there.
+const FLOW_LASTS: Duration = Duration::from_millis(5);
 /// The pause before a stream or consumer that is gone is made again.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
-/// More than can be on its way: what two requests may bring, and the server's words about them.
-const MOST_ON_THE_WAY: u64 = 2 * PREFETCH as u64 + 8;
 /// How long a subscription that ends waits for what is on its way to it.
 const END_LASTS: Duration = Duration::from_secs(2);
 
@@ -68,7 +69,7 @@ pub(super) async fn subscribe(
         shared: Arc::clone(&shared),
         inbox,
         messages,
-        seen: 0,
+        is_flowing: false,
         requested: 0,
         request_ends: Instant::now(),
         repair_at: None,
@@ -140,8 +141,8 @@ struct Pump {
     request: String,
     inbox: String,
     messages: Subscriber,
-    /// How many came to this inbox.
-    seen: u64,
+    /// Were there messages when last asked?
+    is_flowing: bool,
     /// How many messages were asked for and have not come.
     requested: usize,
     request_ends: Instant,
@@ -176,7 +177,8 @@ impl Pump {
                 () = self.shared.line.taken.notified() => {}
                 Ok(()) = connected.changed() => {
                     if connected.borrow_and_update().is_up {
-                        self.start_again().await;
+                        // The server may have forgotten what was asked on the connection before.
+                        (self.requested, self.is_flowing) = (0, false);
                     }
                 }
                 _ = upkeep.tick() => self.keep().await,
@@ -196,50 +198,55 @@ impl Pump {
         self.give_back().await;
     }
 
-    /// Asks for messages if there is room for them.
+    /// Asks for messages if there is room for them and no request stands.
+    ///
+    /// A request cannot be taken back. So only one message is waited for at a time, and when it has come,
+    /// whatever is there is asked for: a subscription that ends leaves a request for one message behind.
     async fn ask(&mut self) -> Result<()> {
-        if self.repair_at.is_some() {
+        if self.repair_at.is_some() || (self.requested > 0 && Instant::now() < self.request_ends) {
             return Ok(());
         }
-        if Instant::now() >= self.request_ends {
-            self.requested = 0;
-        }
-        if self.requested > PREFETCH / 2 {
-            return Ok(());
-        }
-        let room = PREFETCH.saturating_sub(self.shared.line.len() + self.requested);
+        let room = PREFETCH.saturating_sub(self.shared.line.len());
         let count = room.min(UNACKNOWLEDGED.saturating_sub(self.shared.held().len()));
         self.request_ends = Instant::now() + REQUEST_LASTS;
+        self.requested = 0;
         if count < PREFETCH / 2 {
-            // Few at a time would cost a request each. Looked at again when something is received or acknowledged.
+            // Few at a time would cost a request each. Looked at again when something is received.
             return Ok(());
         }
-        self.requested += count;
-        let body = format!(r#"{{"batch":{count},"expires":{}}}"#, REQUEST_LASTS.as_nanos());
-        let sent = self.session.client.publish_with_reply(self.request.clone(), self.inbox.clone(), body.into());
+        let body = if self.is_flowing {
+            self.requested = count;
+            // Without waiting at all, the server would not say when a part of the count is all there is.
+            format!(r#"{{"batch":{count},"expires":{}}}"#, FLOW_LASTS.as_nanos())
+        } else {
+            self.requested = 1;
+            format!(r#"{{"batch":1,"expires":{}}}"#, REQUEST_LASTS.as_nanos())
+        };
+        let sent =
+            self.session.client.publish_with_reply(self.request.clone(), self.inbox.clone(), body.into());
         sent.await.map_err(lost)
     }
 
     async fn take(&mut self, message: Message) {
-        self.seen += 1;
         match message.status {
             None => {}
             // Keeps a connection alive.
             Some(StatusCode::IDLE_HEARTBEAT) => return,
             // It had its time.
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
-                self.requested = 0;
+                (self.requested, self.is_flowing) = (0, false);
                 return;
             }
             // The stream or the consumer is gone, or not back yet.
             Some(status) => {
                 tracing::debug!(target: "mamos::bus", topic = %self.topic, %status, "a request for messages ended");
-                self.requested = 0;
+                (self.requested, self.is_flowing) = (0, false);
                 self.repair_at.get_or_insert(Instant::now() + REPAIR_PAUSE);
                 return;
             }
         }
         self.requested = self.requested.saturating_sub(1);
+        self.is_flowing = true;
         let Some(reply) = message.reply.clone() else {
             tracing::warn!(target: "mamos::bus", topic = %self.topic, "a message that JetStream did not send is ignored");
             return;
@@ -323,45 +330,28 @@ impl Pump {
 
     /// Gives back everything that is in hand or on its way.
     async fn give_back(mut self) {
-        // Without a connection nothing can be given back; the server notices by itself.
-        let on_the_way = timeout(END_LASTS, self.stop()).await.unwrap_or_default();
         let held = std::mem::take(&mut *self.shared.held());
         let work = async {
-            for reply in held.into_values().map(|held| held.reply).chain(on_the_way) {
+            for reply in held.into_values().map(|held| held.reply) {
                 self.say(reply, NAK).await;
             }
+            // What the last request still brings goes back too. Unsubscribing while it stands would lose
+            // messages until `redeliver_after`: the server takes them in hand before it looks for listeners.
+            while self.requested > 0
+                && let Some(message) = self.messages.next().await
+            {
+                match message.reply {
+                    Some(reply) if message.status.is_none() => {
+                        self.requested -= 1;
+                        self.say(reply, NAK).await;
+                    }
+                    _ if message.status == Some(StatusCode::IDLE_HEARTBEAT) => {}
+                    _ => break,
+                }
+            }
         };
-        let _ = timeout(END_LASTS, work).await;
-    }
-
-    /// Ends the requests at the server, and gives what it had sent before it heard of that.
-    ///
-    /// Unsubscribing tells the client to drop what is on its way. So the server is made to send a known
-    /// number of messages more, which come after that, and both are told that this number is the last.
-    async fn stop(&mut self) -> Vec<Subject> {
-        let mut on_the_way = Vec::new();
-        for _ in 0..MOST_ON_THE_WAY {
-            if self.session.client.publish(self.inbox.clone(), Bytes::new()).await.is_err() {
-                return on_the_way;
-            }
-        }
-        if self.messages.unsubscribe_after(self.seen + MOST_ON_THE_WAY).await.is_ok() {
-            while let Some(message) = self.messages.next().await {
-                on_the_way.extend(message.reply.filter(|_| message.status.is_none()));
-            }
-        }
-        on_the_way
-    }
-
-    /// The server forgot what was asked on the connection before, and counts anew.
-    async fn start_again(&mut self) {
-        self.requested = 0;
-        self.seen = 0;
-        self.inbox = self.session.client.new_inbox();
-        match self.session.client.subscribe(self.inbox.clone()).await {
-            Ok(messages) => self.messages = messages,
-            Err(error) => tracing::debug!(target: "mamos::bus", %error, "the connection to NATS ends"),
-        }
+        // Without a connection nothing can be given back; the server notices by itself.
+        let _ = timeout(REQUEST_LASTS + END_LASTS, work).await;
     }
 
     async fn say(&self, reply: Subject, what: &'static [u8]) {
@@ -375,6 +365,7 @@ async fn say(session: &Session, reply: Subject, what: &'static [u8]) {
     }
 }
 
+const STREAM_REPLY: &str = "$JS.ACK.";
 const ACK: &[u8] = b"+ACK";
 const NAK: &[u8] = b"-NAK";
 const IN_PROGRESS: &[u8] = b"+WPI";
@@ -383,7 +374,7 @@ const IN_PROGRESS: &[u8] = b"+WPI";
 /// `$JS.ACK.stream.consumer.deliveries.stream-number.consumer-number.time.pending` or the longer form of
 /// later servers, which has a domain and an account in front.
 fn read_reply(reply: &str) -> Option<(u64, bool)> {
-    let tokens: Vec<_> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+    let tokens: Vec<_> = reply.strip_prefix(STREAM_REPLY)?.split('.').collect();
     let start = match tokens.len() {
         7 => 2,
         9.. => 4,

@@ -41,7 +41,8 @@ pub(super) async fn publish(session: &Session, messages: Vec<Message>) -> Result
         match timeout(session.settings.publish_timeout, work).await {
             Ok(Ok(())) => is_some_taken = true,
             Ok(Err(error)) if is_some_taken && error.kind() == ErrorKind::LimitExceeded => {
-                let message = "a durable topic is full, and the beginning of the batch was taken; try again later";
+                let message =
+                    "a durable topic is full, and the beginning of the batch was taken; try again later";
                 return Err(Error::new(ErrorKind::Unavailable, "bus.publish", message).with_source(error));
             }
             Ok(Err(error)) => return Err(error),
@@ -141,7 +142,12 @@ async fn have_streams(session: &Session, topics: &[Topic<'_>], asked: &[usize]) 
     for number in asked {
         let tag = u32::try_from(*number).unwrap_or(u32::MAX);
         let subject = topics[*number].durable.clone();
-        let sent = session.client.publish_with_reply_and_headers(subject, call.reply(tag), question.clone(), Bytes::new());
+        let sent = session.client.publish_with_reply_and_headers(
+            subject,
+            call.reply(tag),
+            question.clone(),
+            Bytes::new(),
+        );
         sent.await.map_err(lost)?;
     }
     let concerned: Vec<_> =
@@ -170,7 +176,8 @@ async fn to_streams(session: &Session, topics: &[Topic<'_>], messages: &[(usize,
         match sent {
             Ok(()) => is_some_taken = true,
             Err(error) if is_some_taken && error.kind() == ErrorKind::LimitExceeded => {
-                let message = "a durable topic is full, and the beginning of the batch was taken; try again later";
+                let message =
+                    "a durable topic is full, and the beginning of the batch was taken; try again later";
                 return Err(Error::new(ErrorKind::Unavailable, "bus.publish", message).with_source(error));
             }
             Err(error) => return Err(error),
@@ -179,7 +186,11 @@ async fn to_streams(session: &Session, topics: &[Topic<'_>], messages: &[(usize,
     Ok(())
 }
 
-async fn small_to_streams(session: &Session, topics: &[Topic<'_>], messages: &[(usize, &Bytes)]) -> Result<()> {
+async fn small_to_streams(
+    session: &Session,
+    topics: &[Topic<'_>],
+    messages: &[(usize, &Bytes)],
+) -> Result<()> {
     let sends = messages.iter().map(|(number, payload)| Send {
         topic: &topics[*number],
         subject: topics[*number].durable.clone(),
@@ -274,8 +285,10 @@ fn read(answer: &[u8]) -> Result<()> {
             }
             .with_source(error.to_string()))
         }
-        Err(error) => Err(refused(ErrorKind::Unavailable, "something other than JetStream answered on a durable topic")
-            .with_source(error)),
+        Err(error) => {
+            Err(refused(ErrorKind::Unavailable, "something other than JetStream answered on a durable topic")
+                .with_source(error))
+        }
     }
 }
 

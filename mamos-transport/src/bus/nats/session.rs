@@ -156,7 +156,9 @@ impl Session {
             }
             call.check_violations(subjects)
         };
-        timeout(self.settings.publish_timeout, work).await.unwrap_or_else(|_| Err(self.unavailable("bus.subscribe")))
+        timeout(self.settings.publish_timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(self.unavailable("bus.subscribe")))
     }
 
     pub(super) fn unavailable(&self, operation: &'static str) -> Error {

@@ -84,6 +84,9 @@ impl NatsSettings {
         };
         let servers: Vec<ServerAddr> = self.url.split(',').map(parse).collect::<Result<_>>()?;
         match servers.iter().find(|server| !matches!(server.scheme(), "nats" | "tls")) {
+            None if servers.iter().any(|server| server.host().is_empty()) => {
+                Err(wrong("the URL of NATS names no host"))
+            }
             None => Ok(servers),
             Some(other) => {
                 let scheme = other.scheme();

@@ -67,9 +67,15 @@ pub(super) async fn ensure(session: &Session, topic: &TopicName, group: &GroupNa
 }
 
 /// Fetches the parts of a large message; `None` if they are not all there.
-pub(super) async fn fetch(session: &Session, subjects: &Subjects, id: &str, count: usize) -> Result<Option<Vec<bytes::Bytes>>> {
+pub(super) async fn fetch(
+    session: &Session,
+    subjects: &Subjects,
+    id: &str,
+    count: usize,
+) -> Result<Option<Vec<bytes::Bytes>>> {
     let unavailable = |error: String| {
-        Error::new(ErrorKind::Unavailable, "bus.receive", "the parts of a large message cannot be read").with_source(error)
+        Error::new(ErrorKind::Unavailable, "bus.receive", "the parts of a large message cannot be read")
+            .with_source(error)
     };
     let stream = context(session).get_stream_no_info(subjects.parts_stream()).await;
     let stream = stream.map_err(|error| unavailable(error.to_string()))?;
@@ -80,7 +86,11 @@ pub(super) async fn fetch(session: &Session, subjects: &Subjects, id: &str, coun
             Ok(part) => parts.push(part.payload),
             Err(error) => match error.kind() {
                 LastRawMessageErrorKind::NoMessageFound => return Ok(None),
-                LastRawMessageErrorKind::JetStream(inner) if inner.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),
+                LastRawMessageErrorKind::JetStream(inner)
+                    if inner.error_code() == ErrorCode::NO_MESSAGE_FOUND =>
+                {
+                    return Ok(None);
+                }
                 _ => return Err(unavailable(error.to_string())),
             },
         }
@@ -121,7 +131,10 @@ fn stream_error(error: &async_nats::jetstream::context::CreateStreamError) -> Er
     let is_missing = match error.kind() {
         CreateStreamErrorKind::JetStreamUnavailable => true,
         CreateStreamErrorKind::JetStream(inner) => {
-            matches!(inner.error_code(), ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT)
+            matches!(
+                inner.error_code(),
+                ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
+            )
         }
         _ => false,
     } || text.contains("no responders");

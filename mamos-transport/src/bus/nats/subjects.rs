@@ -16,7 +16,8 @@ pub(super) struct Subjects {
 
 impl Subjects {
     pub(super) fn new(prefix: &str, topic: &TopicName) -> Self {
-        let tokens: Vec<_> = topic.as_str().split('.').map(|token| if token.is_empty() { "~" } else { token }).collect();
+        let tokens: Vec<_> =
+            topic.as_str().split('.').map(|token| if token.is_empty() { "~" } else { token }).collect();
         Self { prefix: prefix.to_owned(), tokens: tokens.join(".") }
     }
 

@@ -25,15 +25,16 @@ pub(super) async fn subscribe(
     let violations = session.violations();
     let whole = subjects.transient();
     // A server that takes the largest message whole is never sent parts.
-    let parts_subject =
-        (client.max_payload() < MAX_MESSAGE_BYTES).then(|| subjects.transient_part("*", "*"));
+    let parts_subject = (client.max_payload() < MAX_MESSAGE_BYTES).then(|| subjects.transient_part("*", "*"));
     // Before the heads, so that no head comes without its parts.
     let parts = match &parts_subject {
         Some(subject) => Some(client.subscribe(subject.clone()).await.map_err(lost)?),
         None => None,
     };
     let heads = match group {
-        Some(group) => client.queue_subscribe(whole.clone(), group.as_str().to_owned()).await.map_err(lost)?,
+        Some(group) => {
+            client.queue_subscribe(whole.clone(), group.as_str().to_owned()).await.map_err(lost)?
+        }
         None => client.subscribe(whole.clone()).await.map_err(lost)?,
     };
     let mut concerned = vec![whole];
@@ -122,7 +123,9 @@ impl Pump {
             None => self.line.push_transient(message.payload),
             Some(head) => match head.and_then(|head| self.join(&head)) {
                 Some(payload) => self.line.push_transient(payload),
-                None => tracing::debug!(target: "mamos::bus", "a large message is dropped: parts of it are missing"),
+                None => {
+                    tracing::debug!(target: "mamos::bus", "a large message is dropped: parts of it are missing")
+                }
             },
         }
     }

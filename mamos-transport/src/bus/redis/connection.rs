@@ -34,7 +34,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 impl Server {
     pub(super) fn new(settings: &RedisBusSettings) -> Result<Self> {
         let is_prefix = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if settings.prefix.is_empty() || settings.prefix.len() > 64 || !settings.prefix.chars().all(is_prefix) {
+        if settings.prefix.is_empty() || settings.prefix.len() > 64 || !settings.prefix.chars().all(is_prefix)
+        {
             return Err(wrong("the prefix must be 1 to 64 of A-Z a-z 0-9 _ -"));
         }
         // TLS is done here and not by the client, which would install a provider for the whole process.
@@ -43,10 +44,13 @@ impl Server {
             None => (settings.url.clone(), false),
         };
         // The error of the parser might repeat the URL, which may hold a password.
-        let unclear = || wrong("the URL of Redis cannot be understood; expected redis://host:port or rediss://host:port");
+        let unclear = || {
+            wrong("the URL of Redis cannot be understood; expected redis://host:port or rediss://host:port")
+        };
         let info = plain.as_str().into_connection_info().map_err(|_| unclear())?;
         let ConnectionAddr::Tcp(host, port) = info.addr().clone() else { return Err(unclear()) };
-        let tls = has_tls.then(|| tls::client_config(settings.ca_pem.as_deref()).map(Arc::new)).transpose()?;
+        let tls =
+            has_tls.then(|| tls::client_config(settings.ca_pem.as_deref()).map(Arc::new)).transpose()?;
         let scheme = if has_tls { "rediss" } else { "redis" };
         Ok(Self {
             name: format!("{scheme}://{host}:{port} ({})", settings.prefix),
@@ -108,7 +112,9 @@ impl Server {
             let stream = self.open().await?;
             PubSub::new(&self.greeting, stream).await.map_err(|error| self.error("bus.connect", error))
         };
-        tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| Err(self.unavailable("bus.connect")))
+        tokio::time::timeout(self.timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(self.unavailable("bus.connect")))
     }
 
     pub(super) fn unavailable(&self, operation: &'static str) -> Error {
@@ -130,7 +136,10 @@ impl Server {
                 "Redis denies this user a command, key or channel that the bus needs; give it the permissions \
                  that docs/bus-redis.md lists",
             )
-        } else if says("WRONGPASS") || says("NOAUTH") || error.kind() == redis::ErrorKind::AuthenticationFailed {
+        } else if says("WRONGPASS")
+            || says("NOAUTH")
+            || error.kind() == redis::ErrorKind::AuthenticationFailed
+        {
             (ErrorKind::Denied, "Redis refuses the user or the password")
         } else if says("WRONGTYPE") {
             (ErrorKind::Config, "a key of the bus is used by somebody else; choose another prefix")
@@ -172,7 +181,11 @@ impl Commands {
 
     /// Maps an error, and gives the connection up if it may be broken.
     pub(super) async fn failed(&self, server: &Server, operation: &'static str, error: RedisError) -> Error {
-        if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+        if error.is_io_error()
+            || error.is_timeout()
+            || error.is_connection_dropped()
+            || error.is_unrecoverable_error()
+        {
             *self.current.lock().await = None;
         }
         server.error(operation, error)

@@ -133,7 +133,11 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(self, mut connection: MultiplexedConnection, mut acknowledged: mpsc::UnboundedReceiver<String>) {
+    async fn run(
+        self,
+        mut connection: MultiplexedConnection,
+        mut acknowledged: mpsc::UnboundedReceiver<String>,
+    ) {
         let mut closing = self.shared.closing.subscribe();
         let mut end = None;
         tokio::select! {
@@ -168,7 +172,8 @@ impl Pump {
         // After a loss, what the server gave and did not arrive is asked for first.
         let mut from = "0";
         loop {
-            while self.state.line.len() >= PREFETCH / 2 || self.state.held().by_number.len() >= UNACKNOWLEDGED {
+            while self.state.line.len() >= PREFETCH / 2 || self.state.held().by_number.len() >= UNACKNOWLEDGED
+            {
                 // An acknowledgement comes after something was received, so this is looked at often enough.
                 let _ = timeout(Duration::from_millis(50), self.state.line.taken.notified()).await;
             }
@@ -191,7 +196,9 @@ impl Pump {
                     continue;
                 }
                 // Somebody removed the group or its stream.
-                Err(error) if error.to_string().contains("NOGROUP") || error.to_string().contains("no such key") => {
+                Err(error)
+                    if error.to_string().contains("NOGROUP") || error.to_string().contains("no such key") =>
+                {
                     tracing::warn!(target: "mamos::bus", stream = self.stream, "a durable group is gone; it is made again");
                     pauses.pause().await;
                     let _ = self.give_sign().await;
@@ -219,7 +226,11 @@ impl Pump {
     }
 
     /// Waits for new messages; true if another has left and its messages are to be taken over.
-    async fn read_once(&self, connection: &mut MultiplexedConnection, count: &mut usize) -> RedisResult<bool> {
+    async fn read_once(
+        &self,
+        connection: &mut MultiplexedConnection,
+        count: &mut usize,
+    ) -> RedisResult<bool> {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(self.group.as_str()).arg(&self.consumer).arg("COUNT").arg(*count);
         let wait = READ_LASTS.min(self.shared.settings.redeliver_after / 2).max(Duration::from_millis(10));
@@ -253,7 +264,12 @@ impl Pump {
         let mut after = "0".to_owned();
         loop {
             let mut command = redis::cmd("XREADGROUP");
-            command.arg("GROUP").arg(self.group.as_str()).arg(&self.consumer).arg("COUNT").arg(RECLAIM_AT_ONCE);
+            command
+                .arg("GROUP")
+                .arg(self.group.as_str())
+                .arg(&self.consumer)
+                .arg("COUNT")
+                .arg(RECLAIM_AT_ONCE);
             command.arg("STREAMS").arg(&self.stream).arg(&after);
             let reply: StreamReadReply = within(READ_LASTS, command.query_async(connection)).await?;
             let entries = reply.keys.into_iter().flat_map(|key| key.ids).collect::<Vec<_>>();
@@ -269,7 +285,8 @@ impl Pump {
     async fn reclaim(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
         let mut script = self.shared.scripts.reclaim.key(&self.stream);
         script.key(&self.alive).arg(self.group.as_str()).arg(&self.consumer).arg(RECLAIM_AT_ONCE);
-        let reply: redis::streams::StreamRangeReply = within(READ_LASTS, script.invoke_async(connection)).await?;
+        let reply: redis::streams::StreamRangeReply =
+            within(READ_LASTS, script.invoke_async(connection)).await?;
         let found = !reply.ids.is_empty();
         for entry in reply.ids {
             self.take(entry, true);
@@ -334,7 +351,9 @@ impl Pump {
                 Ok(())
             }
             Err(error) if error.to_string().contains("no such key") => Ok(()),
-            Err(error) => Err(self.shared.commands.failed(&self.shared.server, "bus.acknowledge", error).await),
+            Err(error) => {
+                Err(self.shared.commands.failed(&self.shared.server, "bus.acknowledge", error).await)
+            }
         }
     }
 
@@ -373,7 +392,9 @@ impl Pump {
     /// others were told to look.
     async fn end_reads(&self) {
         let id = self.reader.load(Ordering::Relaxed);
-        if id != 0 && let Ok(mut connection) = self.shared.commands.get(&self.shared.server).await {
+        if id != 0
+            && let Ok(mut connection) = self.shared.commands.get(&self.shared.server).await
+        {
             let mut command = redis::cmd("CLIENT");
             command.arg("KILL").arg("ID").arg(id);
             // It may be gone already.

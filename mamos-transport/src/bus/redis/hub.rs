@@ -80,7 +80,8 @@ impl Subscription for HubSubscription {
 impl Drop for HubSubscription {
     fn drop(&mut self) {
         // The task has ended if the bus closed.
-        let _ = self.orders.send(Order::Leave { channel: self.channel.clone(), line: Arc::clone(&self.line) });
+        let _ =
+            self.orders.send(Order::Leave { channel: self.channel.clone(), line: Arc::clone(&self.line) });
     }
 }
 
