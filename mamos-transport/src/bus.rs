@@ -7,6 +7,7 @@ mod line;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
+mod open;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "broker-tls")]
@@ -17,5 +18,6 @@ pub use amqp::{AmqpBus, AmqpSettings, DurableQueues};
 pub use memory::MemoryBus;
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsSettings};
+pub use open::open;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBus, RedisBusSettings};
