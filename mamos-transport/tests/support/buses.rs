@@ -8,11 +8,11 @@ use mamos_core::bus::{Bus, Delivery, MAX_MESSAGE_BYTES, Message, Subscribe, Subs
 use mamos_core::id::{GroupName, TopicName};
 use tokio::time::timeout;
 
-pub fn message(topic: &str, payload: impl Into<Bytes>) -> Message {
+pub(crate) fn message(topic: &str, payload: impl Into<Bytes>) -> Message {
     Message { topic: TopicName::new(topic).unwrap(), payload: payload.into() }
 }
 
-pub async fn subscribe(
+pub(crate) async fn subscribe(
     bus: &dyn Bus,
     topic: &str,
     group: Option<&str>,
@@ -22,7 +22,7 @@ pub async fn subscribe(
     bus.subscribe(Subscribe { topic: TopicName::new(topic).unwrap(), group, delivery }).await
 }
 
-pub async fn receive(subscription: &mut dyn Subscription) -> Bytes {
+pub(crate) async fn receive(subscription: &mut dyn Subscription) -> Bytes {
     let received = timeout(Duration::from_secs(10), subscription.receive()).await;
     let received = received.expect("something comes soon").unwrap().unwrap();
     subscription.acknowledge(received.receipt).await.unwrap();
@@ -30,7 +30,7 @@ pub async fn receive(subscription: &mut dyn Subscription) -> Bytes {
 }
 
 /// The largest message, in every way of delivery, between small ones.
-pub async fn the_largest_message_arrives(bus: &dyn Bus) {
+pub(crate) async fn the_largest_message_arrives(bus: &dyn Bus) {
     let large = Bytes::from((0..MAX_MESSAGE_BYTES).map(|at| (at / 7) as u8).collect::<Vec<_>>());
     for (topic, group, delivery) in [
         ("large.alone", None, Delivery::Transient),
@@ -47,7 +47,7 @@ pub async fn the_largest_message_arrives(bus: &dyn Bus) {
 }
 
 /// A server is killed and comes back: what was taken for a durable group comes, and subscriptions heal.
-pub async fn work_goes_on_after_an_outage(bus: &dyn Bus, mut kill: impl FnMut(), resume: impl FnOnce()) {
+pub(crate) async fn work_goes_on_after_an_outage(bus: &dyn Bus, mut kill: impl FnMut(), resume: impl FnOnce()) {
     let mut durable = subscribe(bus, "durable", Some("g"), Delivery::Durable).await.unwrap();
     let mut transient = subscribe(bus, "transient", None, Delivery::Transient).await.unwrap();
     let mut grouped = subscribe(bus, "grouped", Some("g"), Delivery::Transient).await.unwrap();
@@ -83,7 +83,7 @@ pub async fn work_goes_on_after_an_outage(bus: &dyn Bus, mut kill: impl FnMut(),
 }
 
 /// Settings of which one thing is wrong.
-pub fn assert_refused<T: std::fmt::Debug>(result: mamos_core::Result<T>, kind: ErrorKind) {
+pub(crate) fn assert_refused<T: std::fmt::Debug>(result: mamos_core::Result<T>, kind: ErrorKind) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     let text = format!("{error} {error:?}");
@@ -91,7 +91,7 @@ pub fn assert_refused<T: std::fmt::Debug>(result: mamos_core::Result<T>, kind: E
 }
 
 /// An agent's user may use its own link and nothing else.
-pub async fn an_agent_is_kept_to_its_link(orchestrator: &dyn Bus, agent: &dyn Bus) {
+pub(crate) async fn an_agent_is_kept_to_its_link(orchestrator: &dyn Bus, agent: &dyn Bus) {
     let mut up = subscribe(orchestrator, "link.L.up", None, Delivery::Transient).await.unwrap();
     let mut hello = subscribe(orchestrator, "hello", Some("g"), Delivery::Transient).await.unwrap();
     let mut down = subscribe(agent, "link.L.down", None, Delivery::Transient).await.unwrap();

@@ -253,8 +253,8 @@ impl Pump {
                 bytes += self.take(entry, false);
             }
         }
-        if messages > 0 {
-            *count = (READ_BYTES / (bytes / messages).max(1)).clamp(1, PREFETCH);
+        if let Some(average) = bytes.checked_div(messages) {
+            *count = (READ_BYTES / average.max(1)).clamp(1, PREFETCH);
         }
         Ok(is_woken)
     }
