@@ -10,7 +10,6 @@ mod pool;
 mod publisher;
 mod settings;
 mod subscription;
-mod tls;
 
 use std::fmt;
 use std::sync::Arc;

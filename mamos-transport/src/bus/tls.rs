@@ -8,18 +8,17 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-/// TLS with trust in these authorities (PEM), or in the system's.
-pub(super) fn client_config(ca_pem: Option<&str>) -> Result<ClientConfig> {
+/// TLS 1.2 or 1.3, as brokers have it, with trust in these authorities (PEM), or in the system's.
+pub(super) fn client_config(ca: Option<&[u8]>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    match ca_pem {
+    match ca {
         Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
                 let certificate = certificate.map_err(|error| {
                     wrong("the CA's certificates are not PEM").with_source(error.to_string())
                 })?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| wrong("a certificate of the CA is broken").with_source(error))?;
+                let added = roots.add(certificate);
+                added.map_err(|error| wrong("a certificate of the CA is broken").with_source(error))?;
             }
         }
         None => {
@@ -27,13 +26,16 @@ pub(super) fn client_config(ca_pem: Option<&str>) -> Result<ClientConfig> {
         }
     }
     if roots.is_empty() {
-        return Err(wrong("there is no authority to trust; give the CA's certificate as PEM"));
+        return Err(wrong(
+            "there is no authority to trust; give the CA's certificate as PEM in the settings, or install the \
+             system's CA certificates",
+        ));
     }
     // Passed on by hand: which provider a process uses by default is not ours to say.
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| wrong("TLS 1.3 is not to be had").with_source(error))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong("TLS is not to be had").with_source(error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn wrong(message: &str) -> Error {

@@ -47,7 +47,11 @@ pub(crate) async fn the_largest_message_arrives(bus: &dyn Bus) {
 }
 
 /// A server is killed and comes back: what was taken for a durable group comes, and subscriptions heal.
-pub(crate) async fn work_goes_on_after_an_outage(bus: &dyn Bus, mut kill: impl FnMut(), resume: impl FnOnce()) {
+pub(crate) async fn work_goes_on_after_an_outage(
+    bus: &dyn Bus,
+    mut kill: impl FnMut(),
+    resume: impl FnOnce(),
+) {
     let mut durable = subscribe(bus, "durable", Some("g"), Delivery::Durable).await.unwrap();
     let mut transient = subscribe(bus, "transient", None, Delivery::Transient).await.unwrap();
     let mut grouped = subscribe(bus, "grouped", Some("g"), Delivery::Transient).await.unwrap();

@@ -10,7 +10,8 @@ use mamos_core::bus::MAX_MESSAGE_BYTES;
 use rustls::ClientConfig;
 
 use super::failure::config;
-use super::{names, tls};
+use super::names;
+use crate::bus::tls;
 
 /// How queues of durable groups are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

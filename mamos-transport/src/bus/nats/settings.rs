@@ -123,7 +123,8 @@ impl NatsSettings {
             .ping_interval(PING_EVERY)
             .reconnect_delay_callback(pause);
         // Always given, so that the client never asks for, or installs, a provider of the process.
-        let options = options.tls_client_config(tls::client_config(self.ca_pem.as_deref())?);
+        let options =
+            options.tls_client_config(tls::client_config(self.ca_pem.as_deref().map(str::as_bytes))?);
         Ok(options.require_tls(servers.iter().any(ServerAddr::tls_required)))
     }
 }

@@ -49,8 +49,9 @@ impl Server {
         };
         let info = plain.as_str().into_connection_info().map_err(|_| unclear())?;
         let ConnectionAddr::Tcp(host, port) = info.addr().clone() else { return Err(unclear()) };
-        let tls =
-            has_tls.then(|| tls::client_config(settings.ca_pem.as_deref()).map(Arc::new)).transpose()?;
+        let tls = has_tls
+            .then(|| tls::client_config(settings.ca_pem.as_deref().map(str::as_bytes)).map(Arc::new))
+            .transpose()?;
         let scheme = if has_tls { "rediss" } else { "redis" };
         Ok(Self {
             name: format!("{scheme}://{host}:{port} ({})", settings.prefix),
