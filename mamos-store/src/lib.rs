@@ -2,6 +2,7 @@
 //!
 //! - [`MemoryStore`]: keeps everything in memory. The reference: what it answers is what is right.
 //! - [`SqliteStore`]: keeps everything in one file, for one orchestrator on one machine.
+//! - `PostgresStore` (feature `postgres`): keeps everything in a PostgreSQL database that several orchestrators share.
 //! - With the feature `conformance`, for those who write a store: [`conformance`] (the promises as
 //!   tests, and a model test against the memory store), [`faulty`] (a store that fails on purpose) and
 //!   [`broken`] (stores that break a promise, which prove that the kit notices).
@@ -18,10 +19,16 @@ pub mod faulty;
 mod hints;
 pub mod memory;
 mod open;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 pub use crate::memory::MemoryStore;
 pub use crate::open::open;
+#[cfg(feature = "postgres")]
+pub use crate::postgres::{PostgresSettings, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use crate::sqlite::{Durability, SqliteSettings, SqliteStore};

@@ -18,7 +18,7 @@ mod shared;
 
 pub use crate::agents::{nats_agent_config, redis_agent_acl};
 pub use crate::nats::NatsServer;
-pub use crate::postgres::PostgresServer;
+pub use crate::postgres::{PostgresSchema, PostgresServer};
 pub use crate::process::free_port;
 pub use crate::rabbitmq::RabbitServer;
 pub use crate::redis::RedisServer;

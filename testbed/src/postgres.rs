@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::process::{Process, answers, free_port};
+use crate::shared::{postgres_url, unique_name};
 
 /// A PostgreSQL of a test's own, with a database `test` and a superuser `postgres` without a password.
 #[derive(Debug)]
@@ -96,11 +97,7 @@ impl PostgresServer {
     ///
     /// If it fails.
     pub fn sql(&self, sql: &str) -> String {
-        let mut psql = Command::new(self.programs.join("psql"));
-        psql.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(self.url());
-        let output = psql.output().expect("psql is installed with the server");
-        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        psql(&self.programs, &self.url(), sql)
     }
 
     /// Ends the connections of everybody else, as an administrator would with `pg_terminate_backend`.
@@ -116,6 +113,60 @@ impl PostgresServer {
             process.wait();
         }
     }
+}
+
+/// A name for a schema of the shared PostgreSQL, which is dropped with everything in it when this is.
+#[derive(Debug)]
+pub struct PostgresSchema {
+    url: String,
+    name: String,
+}
+
+impl PostgresSchema {
+    /// A name that nobody else has. The schema is made by whoever uses it.
+    ///
+    /// # Panics
+    ///
+    /// If nothing answers at [`postgres_url`].
+    pub fn unique() -> Self {
+        Self { url: postgres_url(), name: unique_name() }
+    }
+
+    /// Where the server is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs SQL as the user of the URL, with the schema as its search path, and gives what it prints.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub fn sql(&self, sql: &str) -> String {
+        psql(&programs(), &self.url, &format!("SET search_path = {}; {sql}", self.name))
+    }
+}
+
+impl Drop for PostgresSchema {
+    fn drop(&mut self) {
+        let drop = format!("SET client_min_messages = error; DROP SCHEMA IF EXISTS {} CASCADE", self.name);
+        if !std::thread::panicking() {
+            psql(&programs(), &self.url, &drop);
+        }
+    }
+}
+
+fn psql(programs: &Path, url: &str, sql: &str) -> String {
+    let mut psql = Command::new(programs.join("psql"));
+    psql.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(url);
+    let output = psql.output().expect("psql is installed with the server");
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// In order, so that no shared memory is left behind.

@@ -1,52 +1,19 @@
-//! Jobs that are read, changed in memory as the rules say, and written back together.
+//! Reading jobs to be changed, and writing them back together.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
-use bytes::Bytes;
 use mamos_core::clock::Timestamp;
 use mamos_core::id::JobId;
-use mamos_core::job::retry::RetryPolicy;
-use mamos_core::job::rules::{Next, RunFacts};
-use mamos_core::job::{AttemptEnd, CancelRequest, Failure, Progress};
+use mamos_core::job::Progress;
 use mamos_core::lease::Epoch;
-use mamos_core::store::LogPiece;
 use sqlx::sqlite::SqliteRow;
 
-use super::corrupt::{self, Broken};
-use super::errors::{Fault, readable};
-use super::rows::{Details, HotJob, end_number, get, hot_columns, state_number, stream_number};
+use super::corrupt;
+use super::errors::Fault;
+use super::rows::{HotJob, end_number, hot_columns, state_number, stream_number};
 use super::sql::Listed;
 use super::writer::Tx;
+use crate::sql::changes::apart;
 
-/// The jobs that one operation changes. Whoever changes one calls [`Changes::change`], and whoever is
-/// done calls [`Changes::write`].
-#[derive(Default)]
-pub(super) struct Changes {
-    jobs: Vec<HotJob>,
-    by_id: HashMap<JobId, usize>,
-    is_changed: Vec<bool>,
-    policies: HashMap<i64, (RetryPolicy, u32)>,
-    ended: Vec<EndedRun>,
-    failures: HashMap<i64, Option<Failure>>,
-    outputs: Vec<(i64, Bytes)>,
-    cancels: HashMap<i64, Option<CancelRequest>>,
-    progress: HashMap<i64, (Epoch, Progress)>,
-    logs: Vec<(i64, Epoch, LogPiece)>,
-}
-
-/// A run that did not succeed, for the history.
-struct EndedRun {
-    seq: i64,
-    epoch: Epoch,
-    attempt: u32,
-    session: Option<i64>,
-    leased_at: Option<Timestamp>,
-    started_at: Option<Timestamp>,
-    ended_at: Timestamp,
-    end: AttemptEnd,
-    failure: Option<Failure>,
-}
+pub(super) use crate::sql::changes::Changes;
 
 impl Changes {
     /// Reads the jobs with these ids; those that do not exist are left out. Fails if one of them cannot
@@ -54,7 +21,7 @@ impl Changes {
     pub(super) async fn read(tx: &mut Tx, ids: &[JobId]) -> Result<Self, Fault> {
         let (changes, broken) = Self::decode(&read_rows(tx, ids).await?)?;
         match broken.into_iter().next() {
-            Some((_, fault)) => Err(fault),
+            Some(broken) => Err(broken.fault),
             None => Ok(changes),
         }
     }
@@ -73,27 +40,6 @@ impl Changes {
         Ok(changes)
     }
 
-    fn decode(rows: &[SqliteRow]) -> Result<(Self, Vec<Broken>), Fault> {
-        let mut changes = Self::default();
-        let mut broken = Vec::new();
-        for row in rows {
-            let job = match HotJob::decode(row) {
-                Ok(job) => job,
-                Err(fault) => {
-                    broken.push((get(row, 0)?, fault));
-                    continue;
-                }
-            };
-            // Lists are cut into chunks, and an id may stand in two of them.
-            if let Entry::Vacant(entry) = changes.by_id.entry(job.id) {
-                entry.insert(changes.jobs.len());
-                changes.jobs.push(job);
-            }
-        }
-        changes.is_changed = vec![false; changes.jobs.len()];
-        Ok((changes, broken))
-    }
-
     /// Reads the retry policies and crash limits of jobs: [`Changes::facts`] has defaults otherwise,
     /// and for those that cannot be understood, which the next claim buries.
     pub(super) async fn read_policies(&mut self, tx: &mut Tx, indexes: &[usize]) -> Result<(), Fault> {
@@ -103,101 +49,7 @@ impl Changes {
         let found = DETAILS.fetch(&mut tx.connection, &seqs, |values, seq| {
             values.add(*seq);
         });
-        for row in &found.await? {
-            let details = get(row, 1).and_then(Details::decode);
-            if let Some(details) = readable(details, "details of a job")? {
-                self.policies.insert(get(row, 0)?, details.policy());
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn find(&self, id: JobId) -> Option<usize> {
-        self.by_id.get(&id).copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.jobs.len()
-    }
-
-    pub(super) fn job(&self, index: usize) -> &HotJob {
-        &self.jobs[index]
-    }
-
-    /// The job, to be changed and written.
-    pub(super) fn change(&mut self, index: usize) -> &mut HotJob {
-        self.is_changed[index] = true;
-        &mut self.jobs[index]
-    }
-
-    /// What the rules need to know of a held job.
-    pub(super) fn facts(&self, index: usize) -> RunFacts {
-        let job = &self.jobs[index];
-        let (retry, max_crashes) =
-            self.policies.get(&job.seq).copied().unwrap_or_else(|| Details::default().policy());
-        RunFacts {
-            state: job.state,
-            counters: job.counters,
-            retry,
-            max_crashes,
-            is_cancel_requested: job.is_cancel,
-        }
-    }
-
-    /// Ends the current run of a held job as a rule says.
-    pub(super) fn end_run(&mut self, index: usize, next: Next, now: Timestamp) {
-        let job = self.change(index);
-        let seq = job.seq;
-        let ended = EndedRun {
-            seq,
-            epoch: job.epoch,
-            attempt: job.counters.attempt,
-            session: job.session,
-            leased_at: job.leased_at,
-            started_at: job.started_at,
-            ended_at: now,
-            end: next.end,
-            failure: next.failure.clone(),
-        };
-        job.state = next.state;
-        job.counters = next.counters;
-        if let Some(run_at) = next.run_at {
-            job.run_at = run_at;
-        }
-        if next.state.is_final() {
-            job.finished_at = Some(now);
-        }
-        if next.end == AttemptEnd::Succeeded {
-            // The run stands in the job, and that no failure holds any more follows from the state.
-            self.outputs.extend(next.output.filter(|output| !output.is_empty()).map(|output| (seq, output)));
-        } else {
-            self.ended.push(ended);
-            self.failures.insert(seq, next.failure);
-        }
-    }
-
-    /// Says why a job was given up without a run that could have failed.
-    pub(super) fn give_up(&mut self, index: usize, failure: Failure) {
-        self.failures.insert(self.jobs[index].seq, Some(failure));
-    }
-
-    /// Notes a request to cancel, or that there is none any more.
-    pub(super) fn set_cancel(&mut self, index: usize, request: Option<&CancelRequest>) {
-        let job = self.change(index);
-        job.is_cancel = request.is_some();
-        let seq = job.seq;
-        self.cancels.insert(seq, request.cloned());
-    }
-
-    pub(super) fn set_progress(&mut self, index: usize, progress: Progress) {
-        let job = &self.jobs[index];
-        self.progress.insert(job.seq, (job.epoch, progress));
-    }
-
-    /// Appends to the log of the current run. The piece continues what is stored.
-    pub(super) fn append_log(&mut self, index: usize, piece: LogPiece) {
-        let job = &self.jobs[index];
-        self.logs.push((job.seq, job.epoch, piece));
+        self.note_policies(&found.await?)
     }
 
     /// Writes what was changed since the last call.
@@ -368,16 +220,4 @@ async fn read_rows(tx: &mut Tx, ids: &[JobId]) -> Result<Vec<SqliteRow>, Fault> 
         values.add(id.as_bytes().as_slice());
     });
     found.await
-}
-
-/// What is to be written, and what is to be removed.
-fn apart<T>(changes: HashMap<i64, Option<T>>) -> (Vec<(i64, T)>, Vec<i64>) {
-    let (mut written, mut removed) = (Vec::new(), Vec::new());
-    for (seq, value) in changes {
-        match value {
-            Some(value) => written.push((seq, value)),
-            None => removed.push(seq),
-        }
-    }
-    (written, removed)
 }

@@ -14,11 +14,12 @@ use mamos_core::store::{ClaimGroup, Claimed, SessionRecord, Taker, deal};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::corrupt::{self, Broken};
+use super::corrupt;
 use super::errors::{Fault, readable};
 use super::rows::{self, Details, blob, get, time, uuid};
 use super::sql::{Listed, Values};
 use super::writer::{Operation, Tx};
+use crate::sql::changes::Broken;
 
 /// How many lanes one statement merges. SQLite compiles one loop a lane, and the last of these
 /// statements is some 10 KiB of text.
@@ -203,7 +204,7 @@ impl Claim {
             };
             match payload {
                 Ok(payload) => jobs.push((candidate, payload)),
-                Err(fault) => broken.push((candidate.seq, fault)),
+                Err(fault) => broken.push(Broken { seq: candidate.seq, id: Some(candidate.run.job), fault }),
             }
         }
         corrupt::bury(tx, &broken, self.now).await?;
@@ -297,7 +298,7 @@ async fn read_ready(
         for row in &found {
             match candidate(row) {
                 Ok(candidate) => candidates.push(candidate),
-                Err(fault) => broken.push((get(row, 2)?, fault)),
+                Err(fault) => broken.push(Broken { seq: get(row, 2)?, id: None, fault }),
             }
         }
         // SQLite gives them in this order already, but only within a chunk and without promising it.

@@ -7,12 +7,10 @@ use super::errors::Fault;
 use super::rows::end_number;
 use super::sql::Listed;
 use super::writer::Tx;
+use crate::sql::changes::Broken;
 
 /// The code of the failure with which such a job is buried.
 const CODE: &str = "corrupt";
-
-/// A job that cannot be understood: its number within this file, and why.
-pub(super) type Broken = (i64, Fault);
 
 /// Buries these jobs, unless they have ended. Only the state is repaired: the rest of the row stays as
 /// it is, so that someone can look at it.
@@ -42,7 +40,7 @@ pub(super) async fn bury(tx: &mut Tx, broken: &[Broken], now: Timestamp) -> Resu
     }
     let failures: Vec<(i64, Failure)> = broken
         .iter()
-        .map(|(seq, fault)| {
+        .map(|Broken { seq, fault, .. }| {
             tracing::error!(target: "mamos::store", seq, %fault, "a job cannot be understood and is buried");
             (*seq, Failure::new(CODE, format!("its row cannot be understood: {fault}")))
         })

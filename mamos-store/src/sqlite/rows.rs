@@ -1,209 +1,38 @@
-//! Between rows and nouns. Whatever stands in a row, decoding it gives a value or a fault.
-
-mod records;
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Cells of SQLite, for the decoding that all stores in SQL share.
 
 use bytes::Bytes;
-use mamos_core::agent::LogStream;
-use mamos_core::agent::state::AgentState;
 use mamos_core::clock::Timestamp;
-use mamos_core::id::{JobId, JobKind, QueueName, SessionId};
-use mamos_core::job::labels::Labels;
-use mamos_core::job::lane::Lane;
-use mamos_core::job::retry::{Backoff, RetryPolicy};
-use mamos_core::job::state::JobState;
-use mamos_core::job::{AttemptEnd, Counters, NewJob, Priority};
-use mamos_core::lease::{Epoch, RunRef, SessionRef};
-use mamos_core::store::{SessionEnd, SessionRecord};
-use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Column, Row};
 use uuid::Uuid;
 
 use super::errors::Fault;
 
-pub(super) use self::records::{
-    AGENT_COLUMNS, DOCUMENT_COLUMNS, TOKEN_COLUMNS, agent, document, document_columns, token,
-};
+pub(super) use crate::sql::rows::*;
 
-/// The columns of the hot table, in the order in which [`HotJob::decode`] reads them.
-macro_rules! hot_columns {
-    () => {
-        "j.seq, j.id, j.lane, j.priority, j.run_at, j.state, j.epoch, j.session, j.attempt, j.crashes, \
-         j.deliveries, j.is_cancel, j.leased_at, j.started_at, j.finished_at, j.deadline, j.settled, \
-         j.unique_key"
-    };
-}
-pub(super) use hot_columns;
+/// The columns that [`session`] reads.
+pub(super) const SESSION_COLUMNS: &str = "no, id, link, agent, orchestrator, opened_at, expires_at, end";
 
-/// A row of the hot table.
-#[derive(Debug, Clone)]
-pub(super) struct HotJob {
-    pub(super) seq: i64,
-    pub(super) id: JobId,
-    /// The number of the lane within this file.
-    pub(super) lane: i64,
-    pub(super) priority: Priority,
-    pub(super) run_at: Timestamp,
-    pub(super) state: JobState,
-    pub(super) epoch: Epoch,
-    /// The number of the session within this file.
-    pub(super) session: Option<i64>,
-    pub(super) counters: Counters,
-    pub(super) is_cancel: bool,
-    pub(super) leased_at: Option<Timestamp>,
-    pub(super) started_at: Option<Timestamp>,
-    pub(super) finished_at: Option<Timestamp>,
-    pub(super) deadline: Option<Timestamp>,
-    pub(super) settled: Epoch,
-    pub(super) unique_key: Option<String>,
-}
-
-impl HotJob {
-    /// How many columns [`hot_columns`] are.
-    pub(super) const COLUMNS: usize = 18;
-
-    pub(super) fn decode(row: &SqliteRow) -> Result<Self, Fault> {
-        Ok(Self {
-            seq: get(row, 0)?,
-            id: JobId::from_uuid(uuid(row, 1)?),
-            lane: get(row, 2)?,
-            priority: Priority(small(get(row, 3)?, "priority")?),
-            run_at: Timestamp::from_micros(get(row, 4)?),
-            state: job_state(get(row, 5)?)?,
-            epoch: Epoch::from_number(get::<i64>(row, 6)? as u64),
-            session: get(row, 7)?,
-            counters: Counters {
-                attempt: small(get(row, 8)?, "attempt")?,
-                crashes: small(get(row, 9)?, "crashes")?,
-                deliveries: small(get(row, 10)?, "deliveries")?,
-            },
-            is_cancel: get::<i64>(row, 11)? != 0,
-            leased_at: time(row, 12)?,
-            started_at: time(row, 13)?,
-            finished_at: time(row, 14)?,
-            deadline: time(row, 15)?,
-            settled: Epoch::from_number(get::<i64>(row, 16)? as u64),
-            unique_key: get(row, 17)?,
-        })
+impl Cells for SqliteRow {
+    fn maybe_int(&self, index: usize) -> Result<Option<i64>, Fault> {
+        get(self, index)
     }
 
-    pub(super) fn run(&self) -> RunRef {
-        RunRef { job: self.id, epoch: self.epoch }
-    }
-}
-
-/// What few jobs have and no index needs, as JSON. Only what differs from the defaults is written, so
-/// that most jobs have none.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Details {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_at: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry: Option<StoredRetry>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) timeout: Option<Duration>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_crashes: Option<u32>,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    labels: Labels,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) traceparent: Option<Arc<str>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    needs_approval: bool,
-}
-
-/// The jitter as bits: decimal JSON does not give every float back.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct StoredRetry(u32, Backoff, u64);
-
-impl Details {
-    pub(super) fn encode(job: &NewJob) -> Result<Option<String>, Fault> {
-        let defaults = NewJobDefaults::get();
-        let retry = job.retry;
-        let details = Self {
-            run_at: job.run_at.map(Timestamp::as_micros),
-            retry: (retry != defaults.retry)
-                .then(|| StoredRetry(retry.max_attempts, retry.backoff, retry.jitter.to_bits())),
-            timeout: job.timeout,
-            max_crashes: (job.max_crashes != defaults.max_crashes).then_some(job.max_crashes),
-            labels: job.labels.clone(),
-            traceparent: job.traceparent.clone(),
-            needs_approval: job.needs_approval,
-        };
-        if details == Self::default() {
-            return Ok(None);
-        }
-        let text = serde_json::to_string(&details);
-        text.map(Some).map_err(|error| Fault::Corrupt(format!("details cannot be encoded: {error}")))
+    fn maybe_text(&self, index: usize) -> Result<Option<&str>, Fault> {
+        get(self, index)
     }
 
-    pub(super) fn decode(text: Option<&str>) -> Result<Self, Fault> {
-        match text {
-            None => Ok(Self::default()),
-            Some(text) => json(text, "details"),
-        }
+    fn maybe_bytes(&self, index: usize) -> Result<Option<&[u8]>, Fault> {
+        get(self, index)
     }
 
-    pub(super) fn policy(&self) -> (RetryPolicy, u32) {
-        let defaults = NewJobDefaults::get();
-        let retry = match &self.retry {
-            None => defaults.retry,
-            Some(StoredRetry(max_attempts, backoff, jitter)) => RetryPolicy {
-                max_attempts: *max_attempts,
-                backoff: *backoff,
-                jitter: f64::from_bits(*jitter),
-            },
-        };
-        (retry, self.max_crashes.unwrap_or(defaults.max_crashes))
+    fn maybe_uuid(&self, index: usize) -> Result<Option<Uuid>, Fault> {
+        let bytes: Option<&[u8]> = get(self, index)?;
+        bytes.map(Uuid::from_slice).transpose().map_err(|error| corrupt("id", error))
     }
 
-    /// The job as it was handed in, but for its deadline, which a redrive takes away.
-    pub(super) fn into_spec(self, job: &HotJob, lane: Arc<Lane>, payload: Bytes) -> Result<NewJob, Fault> {
-        let (retry, max_crashes) = self.policy();
-        let unique_key = match &job.unique_key {
-            None => None,
-            Some(key) => {
-                let (_, key) = key.split_once('\n').ok_or_else(|| corrupt("unique key", key))?;
-                Some(mamos_core::job::UniqueKey::new(key).map_err(|error| corrupt("unique key", error))?)
-            }
-        };
-        Ok(NewJob {
-            priority: job.priority,
-            run_at: self.run_at.map(Timestamp::from_micros),
-            deadline: job.deadline,
-            retry,
-            timeout: self.timeout,
-            max_crashes,
-            unique_key,
-            labels: self.labels,
-            traceparent: self.traceparent,
-            needs_approval: self.needs_approval,
-            ..NewJob::new(job.id, lane, payload)
-        })
-    }
-}
-
-/// What is stored for a key that holds only within one kind: kinds contain no line feed.
-pub(super) fn scoped_key(job: &NewJob) -> Option<String> {
-    job.unique_key.as_ref().map(|key| format!("{}\n{}", job.lane.kind(), key.as_str()))
-}
-
-/// Written into files: a change of these values changes the meaning of stored jobs, so they are spelled
-/// out here and do not follow the core's defaults.
-struct NewJobDefaults {
-    retry: RetryPolicy,
-    max_crashes: u32,
-}
-
-impl NewJobDefaults {
-    const fn get() -> Self {
-        let backoff =
-            Backoff::Exponential { first: Duration::from_secs(1), factor: 2, max: Duration::from_secs(3600) };
-        Self { retry: RetryPolicy { max_attempts: 5, backoff, jitter: 0.2 }, max_crashes: 3 }
+    fn name(&self, index: usize) -> &str {
+        self.column(index).name()
     }
 }
 
@@ -219,147 +48,13 @@ pub(super) fn get<'r, T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>>(
 }
 
 pub(super) fn time(row: &SqliteRow, index: usize) -> Result<Option<Timestamp>, Fault> {
-    Ok(get::<Option<i64>>(row, index)?.map(Timestamp::from_micros))
+    row.maybe_time(index)
 }
 
 pub(super) fn uuid(row: &SqliteRow, index: usize) -> Result<Uuid, Fault> {
-    let bytes: &[u8] = get(row, index)?;
-    Uuid::from_slice(bytes).map_err(|error| corrupt("id", error))
-}
-
-pub(super) fn session_id(row: &SqliteRow, index: usize) -> Result<SessionId, Fault> {
-    Ok(SessionId::from_uuid(uuid(row, index)?))
+    row.uuid(index)
 }
 
 pub(super) fn blob(row: &SqliteRow, index: usize) -> Result<Bytes, Fault> {
     Ok(Bytes::from(get::<Vec<u8>>(row, index)?))
-}
-
-pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
-    row: &SqliteRow,
-    index: usize,
-    what: &str,
-) -> Result<T, Fault> {
-    let text: &str = get(row, index)?;
-    text.parse().map_err(|error| corrupt(what, error))
-}
-
-pub(super) fn json<T: for<'de> Deserialize<'de>>(text: &str, what: &str) -> Result<T, Fault> {
-    serde_json::from_str(text).map_err(|error| corrupt(what, error))
-}
-
-pub(super) fn corrupt(what: &str, why: impl std::fmt::Display) -> Fault {
-    Fault::Corrupt(format!("{what}: {why}"))
-}
-
-pub(super) fn small<T: TryFrom<i64>>(number: i64, what: &str) -> Result<T, Fault> {
-    T::try_from(number).map_err(|_| corrupt(what, format!("{number} is out of range")))
-}
-
-/// The number of a state in the file. Partial indexes and queries name these numbers.
-pub(super) const fn state_number(state: JobState) -> i64 {
-    match state {
-        JobState::Blocked => 0,
-        JobState::Scheduled => 1,
-        JobState::Ready => 2,
-        JobState::Leased => 3,
-        JobState::Running => 4,
-        JobState::Succeeded => 5,
-        JobState::Dead => 6,
-        JobState::Cancelled => 7,
-    }
-}
-
-pub(super) fn job_state(number: i64) -> Result<JobState, Fault> {
-    let found = JobState::ALL.into_iter().find(|state| state_number(*state) == number);
-    found.ok_or_else(|| corrupt("state of a job", number))
-}
-
-pub(super) const fn end_number(end: AttemptEnd) -> i64 {
-    match end {
-        AttemptEnd::Succeeded => 0,
-        AttemptEnd::Retried => 1,
-        AttemptEnd::Buried => 2,
-        AttemptEnd::Snoozed => 3,
-        AttemptEnd::Cancelled => 4,
-        AttemptEnd::Crashed => 5,
-        AttemptEnd::Returned => 6,
-        AttemptEnd::Overdue => 7,
-    }
-}
-
-pub(super) fn attempt_end(number: i64) -> Result<AttemptEnd, Fault> {
-    let found = AttemptEnd::ALL.into_iter().find(|end| end_number(*end) == number);
-    found.ok_or_else(|| corrupt("end of an attempt", number))
-}
-
-pub(super) const fn stream_number(stream: LogStream) -> i64 {
-    match stream {
-        LogStream::Stdout => 0,
-        LogStream::Stderr => 1,
-        LogStream::Note => 2,
-    }
-}
-
-pub(super) fn log_stream(number: i64) -> Result<LogStream, Fault> {
-    let streams = [LogStream::Stdout, LogStream::Stderr, LogStream::Note];
-    let found = streams.into_iter().find(|stream| stream_number(*stream) == number);
-    found.ok_or_else(|| corrupt("stream of a log", number))
-}
-
-pub(super) const fn session_end_number(end: SessionEnd) -> i64 {
-    match end {
-        SessionEnd::Closed => 0,
-        SessionEnd::Superseded => 1,
-        SessionEnd::Lost => 2,
-    }
-}
-
-fn session_end(number: i64) -> Result<SessionEnd, Fault> {
-    let ends = [SessionEnd::Closed, SessionEnd::Superseded, SessionEnd::Lost];
-    let found = ends.into_iter().find(|end| session_end_number(*end) == number);
-    found.ok_or_else(|| corrupt("end of a session", number))
-}
-
-pub(super) const fn agent_state_number(state: AgentState) -> i64 {
-    match state {
-        AgentState::Discovered => 0,
-        AgentState::Registered => 1,
-        AgentState::Running => 2,
-        AgentState::Stopped => 3,
-        AgentState::Failed => 4,
-        AgentState::Decommissioned => 5,
-    }
-}
-
-fn agent_state(number: i64) -> Result<AgentState, Fault> {
-    let found = AgentState::ALL.into_iter().find(|state| agent_state_number(*state) == number);
-    found.ok_or_else(|| corrupt("state of an agent", number))
-}
-
-/// From `no, id, queue, kind, selector`. The id is compared with the one that follows from the rest.
-pub(super) fn lane(row: &SqliteRow) -> Result<(i64, Arc<Lane>), Fault> {
-    let queue: QueueName = parse(row, 2, "queue")?;
-    let kind: JobKind = parse(row, 3, "kind")?;
-    let lane = Lane::new(queue, kind, parse(row, 4, "selector")?);
-    if lane.id().number() != get::<i64>(row, 1)? {
-        return Err(corrupt("lane", "its id does not follow from its parts"));
-    }
-    Ok((get(row, 0)?, Arc::new(lane)))
-}
-
-/// The columns that [`session`] reads.
-pub(super) const SESSION_COLUMNS: &str = "no, id, link, agent, orchestrator, opened_at, expires_at, end";
-
-/// A session and its number within this file.
-pub(super) fn session(row: &SqliteRow) -> Result<(i64, SessionRecord), Fault> {
-    let record = SessionRecord {
-        session: SessionRef { id: session_id(row, 1)?, link: small(get(row, 2)?, "link")? },
-        agent: parse(row, 3, "agent")?,
-        orchestrator: get(row, 4)?,
-        opened_at: Timestamp::from_micros(get(row, 5)?),
-        expires_at: Timestamp::from_micros(get(row, 6)?),
-        end: get::<Option<i64>>(row, 7)?.map(session_end).transpose()?,
-    };
-    Ok((get(row, 0)?, record))
 }

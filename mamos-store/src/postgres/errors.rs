@@ -1,0 +1,121 @@
+//! From what PostgreSQL says to what the caller should do.
+
+use std::time::Duration;
+
+use mamos_core::{Error, ErrorKind};
+
+pub(super) use crate::sql::fault::{Fault, readable};
+
+/// How often an operation is tried again that another one got in the way of.
+pub(super) const RETRIES: u32 = 8;
+
+/// How long to wait before that, so that the other one gets through.
+pub(super) fn pause(tries: u32) -> Duration {
+    Duration::from_millis(u64::from(tries * tries))
+}
+
+impl Fault {
+    /// The error for the caller of `operation` on the database at `place`.
+    pub(super) fn at(self, operation: &'static str, place: &str) -> Error {
+        self.explained(operation, place, explain)
+    }
+
+    /// The same once more, for each caller of a batch that failed as a whole.
+    pub(super) fn again(&self) -> Self {
+        self.copied(explain)
+    }
+
+    /// Did another transaction get in the way, and would the same work now?
+    pub(super) fn is_passing(&self) -> bool {
+        // Serialization failure, deadlock, and a row with the same id or key that was stored meanwhile.
+        matches!(self.code().as_deref(), Some("40001" | "40P01" | "23505"))
+    }
+
+    /// Is the connection gone, or not to be trusted any more?
+    pub(super) fn is_link_lost(&self) -> bool {
+        match self {
+            Self::Sql(sqlx::Error::Database(_)) => {
+                // Shut down by an administrator, crashed, or starting.
+                self.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
+            }
+            Self::Sql(error) => !matches!(
+                error,
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_)
+            ),
+            _ => false,
+        }
+    }
+
+    pub(super) fn code(&self) -> Option<String> {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => error.code().map(|code| code.into_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// What took longer than the timeout of the settings.
+pub(super) fn timed_out() -> Fault {
+    Fault::Sql(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+}
+
+/// What an error means for a person. The codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+pub(super) fn explain(error: &sqlx::Error) -> (ErrorKind, &'static str) {
+    use ErrorKind::{Closed, Config, Corrupt, Unavailable};
+    let database = match error {
+        sqlx::Error::Database(database) => database,
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+            return (Corrupt, "a row cannot be understood; look at it or restore a backup");
+        }
+        sqlx::Error::PoolClosed => return (Closed, "the store was closed; open it again"),
+        sqlx::Error::PoolTimedOut => {
+            return (
+                Unavailable,
+                "no connection came free in time; try again, or allow more with `connections`",
+            );
+        }
+        sqlx::Error::Tls(_) => {
+            return (
+                Unavailable,
+                "no TLS connection could be made; check `sslmode` and `sslrootcert` in the URL",
+            );
+        }
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            return (Unavailable, "the server did not answer in time; check its load and the network");
+        }
+        _ => {
+            return (
+                Unavailable,
+                "the server did not answer; check that it runs and that this machine reaches it",
+            );
+        }
+    };
+    let code = database.code().unwrap_or_default();
+    match code.as_ref() {
+        "28P01" | "28000" => (Config, "the server refuses the user or password; check both, and pg_hba.conf"),
+        "3D000" => (Config, "there is no such database; create it, or correct the URL"),
+        "3F000" | "42P01" => {
+            (Config, "the tables are not there; open the store with migrations, or check `schema`")
+        }
+        "42501" => (Config, "the user lacks a right; grant what docs/store-postgres.md lists"),
+        "25006" => (Unavailable, "the server is read-only, a standby perhaps; connect to the primary"),
+        "53100" => (Unavailable, "the disk of the server is full; free some space there"),
+        "53200" => (Unavailable, "the server is out of memory; try again"),
+        "53300" => (
+            Unavailable,
+            "the server has no connection left; raise its max_connections or lower `connections`",
+        ),
+        "55P03" => (Unavailable, "another transaction holds a lock for too long; look at pg_locks"),
+        "57014" => (Unavailable, "the server cancelled the statement; try again"),
+        "57P01" | "57P02" | "57P03" => (Unavailable, "the server stops or starts; try again"),
+        "40001" | "40P01" | "23505" => {
+            (Unavailable, "other transactions got in the way again and again; try again")
+        }
+        // Missing columns, constraints and types that this version never made.
+        code if code.starts_with("42") || code.starts_with("23") || code.starts_with("22") => {
+            (Corrupt, "the tables are not as this version made them; restore a backup")
+        }
+        code if code.starts_with("XX") => (Corrupt, "the server found its data damaged; restore a backup"),
+        _ => (Unavailable, "the server refused; see the cause"),
+    }
+}
