@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use mamos_core::{Orchestrator, Store};
-use mamos_store::{MemoryStore, SqliteSettings, SqliteStore};
+use mamos_store::{MemoryStore, PostgresSettings, PostgresStore, SqliteSettings, SqliteStore};
 use mamos_transport::memory::{MemoryConnector, pair};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::raw::postgres::Schema;
 use crate::settings::{Durability, Settings, StoreKind};
 
 /// What a measure runs on.
@@ -19,13 +20,13 @@ pub(crate) struct Bed {
     shutdown: oneshot::Sender<()>,
     running: JoinHandle<mamos_core::Result<()>>,
     /// Removed with everything in it when the measure is over.
-    _directory: Option<TempDir>,
+    files: Files,
 }
 
 impl Bed {
     /// Makes an empty store and runs an orchestrator over it.
     pub(crate) async fn make(settings: &Settings) -> anyhow::Result<Self> {
-        let (store, directory) = open(settings).await?;
+        let (store, files) = open(settings).await?;
         let (listener, connector) = pair();
         let orchestrator =
             Orchestrator::builder(store).listener(listener).prefetch(settings.prefetch).build()?;
@@ -37,7 +38,7 @@ impl Bed {
             };
             serving.run(stopped).await
         });
-        Ok(Self { orchestrator, connector, shutdown, running, _directory: directory })
+        Ok(Self { orchestrator, connector, shutdown, running, files })
     }
 
     /// Stops the orchestrator in order.
@@ -45,19 +46,39 @@ impl Bed {
         drop(self.connector);
         let _ = self.shutdown.send(());
         self.running.await??;
-        Ok(())
+        self.files.remove().await
+    }
+}
+
+/// What a store leaves behind.
+enum Files {
+    None,
+    /// Removed when it is dropped.
+    Directory(#[expect(dead_code, reason = "it is there to be dropped")] TempDir),
+    Schema(Schema),
+}
+
+impl Files {
+    async fn remove(self) -> anyhow::Result<()> {
+        match self {
+            Self::Schema(schema) => schema.remove().await,
+            Self::None | Self::Directory(_) => Ok(()),
+        }
     }
 }
 
 /// How the store describes itself.
 pub(crate) async fn describe(settings: &Settings) -> anyhow::Result<String> {
-    let (store, _directory) = open(settings).await?;
-    Ok(store.describe())
+    let (store, files) = open(settings).await?;
+    let description = store.describe();
+    drop(store);
+    files.remove().await?;
+    Ok(description)
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Option<TempDir>)> {
+async fn open(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Files)> {
     match settings.store {
-        StoreKind::Memory => Ok((Arc::new(MemoryStore::new()), None)),
+        StoreKind::Memory => Ok((Arc::new(MemoryStore::new()), Files::None)),
         StoreKind::Sqlite => {
             let directory = directory(settings)?;
             let durability = match settings.durability {
@@ -66,7 +87,12 @@ async fn open(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Option<Tem
                 Durability::Off => mamos_store::Durability::Off,
             };
             let wanted = SqliteSettings::new(directory.path().join("mamos.db")).durability(durability);
-            Ok((Arc::new(SqliteStore::open(wanted).await?), Some(directory)))
+            Ok((Arc::new(SqliteStore::open(wanted).await?), Files::Directory(directory)))
+        }
+        StoreKind::Postgres => {
+            let schema = Schema::unique(settings.url.as_deref());
+            let wanted = PostgresSettings::new(&schema.url).schema(&schema.name);
+            Ok((Arc::new(PostgresStore::open(wanted).await?), Files::Schema(schema)))
         }
     }
 }

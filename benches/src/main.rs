@@ -13,6 +13,7 @@ mod measures;
 mod output;
 mod raw;
 mod settings;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
 async fn run(mut arguments: Arguments) -> anyhow::Result<Vec<String>> {
     match arguments.command.take() {
         Some(Command::Agents(arguments)) => fleet::measure(arguments).await,
+        Some(Command::Soak(arguments)) => soak::measure(arguments).await.map(|()| Vec::new()),
         Some(Command::FleetServer(arguments)) => fleet::serve(arguments).await.map(|()| Vec::new()),
         None => {
             let settings = Settings::from_arguments(arguments)?;

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::fleet::{FleetArguments, ServerArguments};
+use crate::soak::SoakArguments;
 
 /// Measures MAMOS next to raw baselines. The figures go to stdout, progress to stderr.
 ///
@@ -48,6 +49,9 @@ pub(crate) struct Arguments {
     /// How many jobs each of these agents is sent beyond its slots.
     #[arg(long, default_value_t = 1024)]
     prefetch: u32,
+    /// The server, for --store postgres. Each measure has a schema of its own there, which is dropped afterwards.
+    #[arg(long)]
+    url: Option<String>,
     /// The directory for SQLite's files. Default: the directory for temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -58,6 +62,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Holds many agents over real WebSockets, from another process than the orchestrator's.
     Agents(FleetArguments),
+    /// Stores, runs and removes jobs for minutes, and watches how the tables grow.
+    Soak(SoakArguments),
     /// The orchestrator of `agents`.
     #[command(hide = true)]
     FleetServer(ServerArguments),
@@ -80,6 +86,9 @@ pub(crate) struct Settings {
     pub(crate) slots: u32,
     pub(crate) prefetch: u32,
     pub(crate) dir: PathBuf,
+    /// It may hold a password.
+    #[serde(skip)]
+    pub(crate) url: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -87,6 +96,7 @@ pub(crate) struct Settings {
 pub(crate) enum StoreKind {
     Memory,
     Sqlite,
+    Postgres,
 }
 
 /// What an answer of the SQLite store survives.
@@ -152,6 +162,7 @@ impl Settings {
             slots: arguments.slots,
             prefetch: arguments.prefetch,
             dir: arguments.dir.unwrap_or_else(std::env::temp_dir),
+            url: arguments.url,
         })
     }
 }

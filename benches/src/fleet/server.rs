@@ -30,6 +30,7 @@ const CALLERS: u64 = 4;
 pub(crate) async fn serve(arguments: ServerArguments) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = match arguments.store {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
+        StoreKind::Postgres => anyhow::bail!("a fleet is measured with --store memory or sqlite"),
         StoreKind::Sqlite => {
             let durability = match arguments.durability {
                 Durability::Full => mamos_store::Durability::Full,

@@ -22,6 +22,10 @@ pub(crate) async fn measure(
     let count = settings.jobs;
     let baselines: &[(&str, Option<Finished>)] = match settings.store {
         StoreKind::Memory => &[("channel, received and counted", None)],
+        StoreKind::Postgres => &[
+            ("claim 500, finish 500, 8 connections", Some(Finished::Kept)),
+            ("the same, finished rows deleted", Some(Finished::Deleted)),
+        ],
         StoreKind::Sqlite => &[
             ("claim 500, finish 500 in two transactions", Some(Finished::Kept)),
             ("the same, finished rows deleted", Some(Finished::Deleted)),
@@ -37,6 +41,9 @@ pub(crate) async fn measure(
             progress.say(format!("drain: round {round}, baseline: {against}"));
             raws.push(match finished {
                 None => raw::memory::drain(count, settings.payload_bytes).await?,
+                Some(finished) if settings.store == StoreKind::Postgres => {
+                    raw::postgres::drain(settings, count, *finished).await?
+                }
                 Some(finished) => raw::sqlite::drain(settings, count, *finished).await?,
             });
         }

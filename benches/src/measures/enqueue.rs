@@ -41,6 +41,9 @@ pub(crate) async fn measure(
         StoreKind::Sqlite => {
             (settings.jobs, (settings.jobs / 20).max(500), "INSERT, one commit each, one connection")
         }
+        StoreKind::Postgres => {
+            (settings.jobs, (settings.jobs / 4).max(500), "INSERT, one commit each, 8 connections")
+        }
     };
     let mut rounds = Rounds::new(format!("enqueue by {CALLERS} callers"), Unit::JobsPerSecond, against);
     for round in 1..=settings.rounds {
@@ -48,6 +51,7 @@ pub(crate) async fn measure(
         let raw = match settings.store {
             StoreKind::Memory => raw::memory::enqueue(theirs, settings.payload_bytes).await?,
             StoreKind::Sqlite => raw::sqlite::enqueue(settings, theirs).await?,
+            StoreKind::Postgres => raw::postgres::enqueue(settings, theirs).await?,
         };
         progress.say(format!("enqueue: round {round}"));
         let bed = Bed::make(settings).await?;

@@ -27,7 +27,7 @@ pub(crate) async fn measure(
     let samples = if settings.is_quick { 50 } else { 400 };
     let against = match settings.store {
         StoreKind::Memory => "send to a task that waits",
-        StoreKind::Sqlite => "INSERT and commit, claim one and commit",
+        StoreKind::Sqlite | StoreKind::Postgres => "INSERT and commit, claim one and commit",
     };
     let mut halves = Rounds::new("submit to start, idle, p50", Unit::Micros, against);
     let mut tails = Rounds::new("submit to start, idle, p99", Unit::Micros, against);
@@ -36,6 +36,7 @@ pub(crate) async fn measure(
         let raw = match settings.store {
             StoreKind::Memory => raw::memory::latency(samples, PAUSE).await?,
             StoreKind::Sqlite => raw::sqlite::latency(settings, samples, PAUSE).await?,
+            StoreKind::Postgres => raw::postgres::latency(settings, samples, PAUSE).await?,
         };
         progress.say(format!("latency: round {round}"));
         let ours = submit_to_start(settings, samples, findings).await?;

@@ -114,6 +114,8 @@ impl Claim {
             let wanted = limits.iter().fold(0_usize, |sum, limit| sum.saturating_add(*limit as usize));
             let wanted = wanted.min(MAX_JOBS);
             if wanted == 0 {
+                // Whoever wants nothing is told all the same that its session is stale.
+                self.current(tx, &takers, claimed).await?;
                 return Ok(next_due);
             }
             let lanes = tx.known.stored_lanes(tx.connection, group.lanes.iter().copied()).await?;

@@ -32,6 +32,9 @@ pub(super) struct Enqueue {
 /// A job and the time at which it is stored.
 type Timed<'a> = (&'a NewJob, Timestamp);
 
+/// A job that was not stored, and whether its id was free when its turn was.
+type Refused<'a> = (&'a NewJob, bool);
+
 impl Batch for Enqueue {
     type Answer = Vec<Enqueued>;
     const NAME: &'static str = "store.enqueue";
@@ -123,7 +126,18 @@ async fn insert_part(
         if left.is_empty() {
             break;
         }
-        let refused: Vec<Timed<'_>> = left.iter().map(|index| jobs[*index]).collect();
+        // An id may stand twice in the list: what a later one stored did not keep an earlier one out.
+        let mut later: HashMap<JobId, usize> = HashMap::new();
+        for (index, _) in results.iter().enumerate().filter(|(_, result)| result.is_some()) {
+            later.insert(jobs[index].0.id, index);
+        }
+        let refused: Vec<Refused<'_>> = left
+            .iter()
+            .map(|index| {
+                let job = jobs[*index].0;
+                (job, later.get(&job.id).is_some_and(|stored| stored > index))
+            })
+            .collect();
         for (index, result) in left.iter().zip(look_up(connection, &refused, lanes).await?) {
             results[*index] = result;
         }
@@ -213,7 +227,7 @@ fn key(job: &NewJob) -> Option<String> {
 /// Why jobs were not stored; `None` if that is no more so.
 async fn look_up(
     connection: &mut PgConnection,
-    jobs: &[Timed<'_>],
+    jobs: &[Refused<'_>],
     lanes: &HashMap<LaneId, i64>,
 ) -> Result<Vec<Option<EnqueueResult>>, Fault> {
     const BY_ID: &str = "SELECT j.id, j.lane, j.state, \
@@ -234,8 +248,8 @@ async fn look_up(
             by_key.insert(row.text(0)?.to_owned(), JobId::from_uuid(row.uuid(1)?));
         }
     }
-    let results = jobs.iter().map(|(job, _)| {
-        if let Some((lane, state, payload)) = by_id.get(&job.id) {
+    let results = jobs.iter().map(|(job, was_free)| {
+        if let Some((lane, state, payload)) = by_id.get(&job.id).filter(|_| !was_free) {
             let is_repeat =
                 lanes.get(&job.lane.id()) == Some(lane) && payload.as_deref() == Some(&job.payload[..]);
             return Some(if is_repeat { EnqueueResult::Repeat(*state) } else { EnqueueResult::IdTaken });
