@@ -54,7 +54,10 @@ macro_rules! snapshot {
             .bounded($operation, async {
                 let mut transaction = $store.pool.begin_with(SNAPSHOT).await?;
                 let $reader = &mut *transaction;
-                $read.await
+                let done = $read.await?;
+                // Else it would end some time later, in the background, and keep its snapshot until then.
+                transaction.commit().await?;
+                Ok(done)
             })
             .await
     };
