@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use mamos_core::{Orchestrator, Store};
-use mamos_store::{MemoryStore, PostgresSettings, PostgresStore, SqliteSettings, SqliteStore};
+use mamos_store::{
+    MemoryStore, PostgresSettings, PostgresStore, RedisSettings, RedisStore, SqliteSettings, SqliteStore,
+};
 use mamos_transport::memory::{MemoryConnector, pair};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::raw::postgres::Schema;
+use crate::raw::redis::Prefix;
 use crate::settings::{Durability, Settings, StoreKind};
 
 /// What a measure runs on.
@@ -56,12 +59,14 @@ enum Files {
     /// Removed when it is dropped.
     Directory(#[expect(dead_code, reason = "it is there to be dropped")] TempDir),
     Schema(Schema),
+    Prefix(Prefix),
 }
 
 impl Files {
     async fn remove(self) -> anyhow::Result<()> {
         match self {
             Self::Schema(schema) => schema.remove().await,
+            Self::Prefix(prefix) => prefix.remove().await,
             Self::None | Self::Directory(_) => Ok(()),
         }
     }
@@ -93,6 +98,11 @@ async fn open(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Files)> {
             let schema = Schema::unique(settings.url.as_deref());
             let wanted = PostgresSettings::new(&schema.url).schema(&schema.name);
             Ok((Arc::new(PostgresStore::open(wanted).await?), Files::Schema(schema)))
+        }
+        StoreKind::Redis => {
+            let prefix = Prefix::new(settings);
+            let wanted = RedisSettings::new(prefix.url()).prefix(prefix.name());
+            Ok((Arc::new(RedisStore::open(wanted).await?), Files::Prefix(prefix)))
         }
     }
 }

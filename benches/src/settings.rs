@@ -49,7 +49,8 @@ pub(crate) struct Arguments {
     /// How many jobs each of these agents is sent beyond its slots.
     #[arg(long, default_value_t = 1024)]
     prefetch: u32,
-    /// The server, for --store postgres. Each measure has a schema of its own there, which is dropped afterwards.
+    /// The server, for --store postgres and redis. Each measure has a schema or prefix of its own there, which is
+    /// removed afterwards. Default: the one on the usual port.
     #[arg(long)]
     url: Option<String>,
     /// The directory for SQLite's files. Default: the directory for temporary files.
@@ -97,6 +98,7 @@ pub(crate) enum StoreKind {
     Memory,
     Sqlite,
     Postgres,
+    Redis,
 }
 
 /// What an answer of the SQLite store survives.

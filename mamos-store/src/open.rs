@@ -13,7 +13,9 @@ const OPEN: &str = "store.open";
 /// | URL | store | feature |
 /// |---|---|---|
 /// | `memory:` | [`MemoryStore`] | |
-/// | `sqlite:PATH`, with `?durability=full`, `normal` or `off` | [`SqliteStore`](crate::SqliteStore) | `sqlite` |
+/// | `sqlite:PATH`, with `?durability=full`, `normal` or `off` | `SqliteStore` | `sqlite` |
+/// | `postgres://…`, with `?schema=NAME` | `PostgresStore` | `postgres` |
+/// | `redis://…`, `rediss://…`, with `?prefix=NAME` | `RedisStore` | `redis` |
 ///
 /// # Errors
 ///
@@ -25,9 +27,11 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     match scheme {
         "memory" => Ok(Arc::new(MemoryStore::new())),
         "sqlite" => sqlite(rest).await,
+        "postgres" | "postgresql" => postgres(url).await,
+        "redis" | "rediss" => redis(url).await,
+        // Not the URL itself: it may hold a password.
         _ => {
-            let message =
-                format!("`{scheme}:` is no store; use memory:, sqlite:PATH, postgres://… or redis://…");
+            let message = "the URL is that of no store; use memory:, sqlite:PATH, postgres://… or redis://…";
             Err(Error::new(ErrorKind::Config, OPEN, message))
         }
     }
@@ -60,11 +64,55 @@ async fn sqlite(rest: &str) -> Result<Arc<dyn Store>> {
 
 #[cfg(not(feature = "sqlite"))]
 async fn sqlite(_: &str) -> Result<Arc<dyn Store>> {
-    Err(without("sqlite"))
+    Err(built_without("sqlite"))
 }
 
-#[allow(dead_code, reason = "not with every set of features")]
-fn without(feature: &str) -> Error {
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Result<Arc<dyn Store>> {
+    use crate::{PostgresSettings, PostgresStore};
+    let (url, schema) = without_parameter(url, "schema");
+    let mut settings = PostgresSettings::new(url);
+    if let Some(schema) = schema {
+        settings = settings.schema(schema);
+    }
+    Ok(Arc::new(PostgresStore::open(settings).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &str) -> Result<Arc<dyn Store>> {
+    Err(built_without("postgres"))
+}
+
+#[cfg(feature = "redis")]
+async fn redis(url: &str) -> Result<Arc<dyn Store>> {
+    use crate::{RedisSettings, RedisStore};
+    let (url, prefix) = without_parameter(url, "prefix");
+    let mut settings = RedisSettings::new(url);
+    if let Some(prefix) = prefix {
+        settings = settings.prefix(prefix);
+    }
+    Ok(Arc::new(RedisStore::open(settings).await?))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis(_: &str) -> Result<Arc<dyn Store>> {
+    Err(built_without("redis"))
+}
+
+/// The URL without one of its parameters, which is ours and means nothing to the server, and its value.
+#[cfg(any(feature = "postgres", feature = "redis", test))]
+fn without_parameter(url: &str, name: &str) -> (String, Option<String>) {
+    let Some((place, query)) = url.split_once('?') else { return (url.to_owned(), None) };
+    let value_of =
+        |pair: &str| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+    let value = query.split('&').find_map(value_of);
+    let rest: Vec<&str> = query.split('&').filter(|pair| value_of(pair).is_none()).collect();
+    let url = if rest.is_empty() { place.to_owned() } else { format!("{place}?{}", rest.join("&")) };
+    (url, value)
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "redis")))]
+fn built_without(feature: &str) -> Error {
     let message = format!("this program was built without the feature `{feature}` of mamos-store");
     Error::new(ErrorKind::Unsupported, OPEN, message)
 }
@@ -101,12 +149,29 @@ mod tests {
         assert!(message.contains("full, normal or off"), "{message}");
     }
 
+    #[test]
+    fn our_parameters_are_kept_from_the_server() {
+        for (url, rest, value) in [
+            ("redis://h/0", "redis://h/0", None),
+            ("redis://h?prefix=a", "redis://h", Some("a")),
+            ("redis://h?protocol=3&prefix=a", "redis://h?protocol=3", Some("a")),
+            ("redis://h?prefix=a&protocol=3&xprefix=b", "redis://h?protocol=3&xprefix=b", Some("a")),
+        ] {
+            assert_eq!(
+                without_parameter(url, "prefix"),
+                (rest.to_owned(), value.map(str::to_owned)),
+                "{url}"
+            );
+        }
+    }
+
     #[tokio::test]
     async fn what_is_no_store_is_refused_with_what_would_be_one() {
         for url in ["", "mysql://host/db", "jobs.db", "sqlite:"] {
             let (kind, message) = refused(url).await;
             assert!(matches!(kind, ErrorKind::Config | ErrorKind::Unsupported), "{url}: {message}");
         }
-        assert!(refused("mysql://host").await.1.contains("postgres://"));
+        let (_, message) = refused("mysql://user:secret@host").await;
+        assert!(message.contains("postgres://") && !message.contains("secret"), "{message}");
     }
 }

@@ -30,7 +30,9 @@ const CALLERS: u64 = 4;
 pub(crate) async fn serve(arguments: ServerArguments) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = match arguments.store {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
-        StoreKind::Postgres => anyhow::bail!("a fleet is measured with --store memory or sqlite"),
+        StoreKind::Postgres | StoreKind::Redis => {
+            anyhow::bail!("a fleet is measured on memory or sqlite; choose one with --store")
+        }
         StoreKind::Sqlite => {
             let durability = match arguments.durability {
                 Durability::Full => mamos_store::Durability::Full,

@@ -20,6 +20,7 @@ pub(crate) async fn measure(
         StoreKind::Memory => format!("push {BULK} at once to a locked VecDeque"),
         StoreKind::Sqlite => format!("multi-row INSERT, {BULK} a transaction"),
         StoreKind::Postgres => format!("INSERT from arrays, {BULK} a commit"),
+        StoreKind::Redis => format!("XADD, {BULK} a pipeline"),
     };
     let mut rounds = Rounds::new(format!("enqueue {BULK} a call"), Unit::JobsPerSecond, against);
     for round in 1..=settings.rounds {
@@ -28,6 +29,7 @@ pub(crate) async fn measure(
             StoreKind::Memory => raw::memory::bulk(count, settings.payload_bytes),
             StoreKind::Sqlite => raw::sqlite::bulk(settings, count).await?,
             StoreKind::Postgres => raw::postgres::bulk(settings, count).await?,
+            StoreKind::Redis => raw::redis::bulk(settings, count).await?,
         };
         progress.say(format!("bulk: round {round}"));
         let bed = Bed::make(settings).await?;

@@ -30,6 +30,7 @@ pub(crate) async fn measure(
             ("claim 500, finish 500 in two transactions", Some(Finished::Kept)),
             ("the same, finished rows deleted", Some(Finished::Deleted)),
         ],
+        StoreKind::Redis => &[("XREADGROUP 500, XACK and XDEL, four connections", None)],
     };
     let mut figures: Vec<Rounds> = baselines
         .iter()
@@ -40,6 +41,7 @@ pub(crate) async fn measure(
         for (against, finished) in baselines {
             progress.say(format!("drain: round {round}, baseline: {against}"));
             raws.push(match finished {
+                None if settings.store == StoreKind::Redis => raw::redis::drain(settings, count).await?,
                 None => raw::memory::drain(count, settings.payload_bytes).await?,
                 Some(finished) if settings.store == StoreKind::Postgres => {
                     raw::postgres::drain(settings, count, *finished).await?

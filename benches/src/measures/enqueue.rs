@@ -37,6 +37,7 @@ pub(crate) async fn measure(
 ) -> anyhow::Result<()> {
     let (ours, theirs, against) = match settings.store {
         StoreKind::Memory => (settings.jobs, settings.jobs, "push to a locked VecDeque"),
+        StoreKind::Redis => (settings.jobs, settings.jobs, "XADD, one connection"),
         // A sync for each is slow enough that fewer are as exact.
         StoreKind::Sqlite => {
             (settings.jobs, (settings.jobs / 20).max(500), "INSERT, one commit each, one connection")
@@ -52,6 +53,7 @@ pub(crate) async fn measure(
             StoreKind::Memory => raw::memory::enqueue(theirs, settings.payload_bytes).await?,
             StoreKind::Sqlite => raw::sqlite::enqueue(settings, theirs).await?,
             StoreKind::Postgres => raw::postgres::enqueue(settings, theirs).await?,
+            StoreKind::Redis => raw::redis::enqueue(settings, theirs).await?,
         };
         progress.say(format!("enqueue: round {round}"));
         let bed = Bed::make(settings).await?;

@@ -28,6 +28,7 @@ pub(crate) async fn measure(
     let against = match settings.store {
         StoreKind::Memory => "send to a task that waits",
         StoreKind::Sqlite | StoreKind::Postgres => "INSERT and commit, claim one and commit",
+        StoreKind::Redis => "XADD to a waiting XREADGROUP",
     };
     let mut halves = Rounds::new("submit to start, idle, p50", Unit::Micros, against);
     let mut tails = Rounds::new("submit to start, idle, p99", Unit::Micros, against);
@@ -37,6 +38,7 @@ pub(crate) async fn measure(
             StoreKind::Memory => raw::memory::latency(samples, PAUSE).await?,
             StoreKind::Sqlite => raw::sqlite::latency(settings, samples, PAUSE).await?,
             StoreKind::Postgres => raw::postgres::latency(settings, samples, PAUSE).await?,
+            StoreKind::Redis => raw::redis::latency(settings, samples, PAUSE).await?,
         };
         progress.say(format!("latency: round {round}"));
         let ours = submit_to_start(settings, samples, findings).await?;

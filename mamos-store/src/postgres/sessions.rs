@@ -240,6 +240,25 @@ impl Operation for Renew {
     const NAME: &'static str = "store.renew";
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Verdict>, Fault> {
+        self.extend(tx, false).await
+    }
+}
+
+/// See [`mamos_core::store::SessionStore::adopt`].
+pub(super) struct Adopt(pub(super) Renew);
+
+impl Operation for Adopt {
+    type Answer = Vec<Verdict>;
+    const NAME: &'static str = "store.adopt";
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Verdict>, Fault> {
+        self.0.extend(tx, true).await
+    }
+}
+
+impl Renew {
+    /// Gives the sessions a new lease: those that are open, and did not expire or are `adopted`.
+    async fn extend(&self, tx: &mut Tx<'_>, adopted: bool) -> Result<Vec<Verdict>, Fault> {
         let query = format!(
             "SELECT {SESSION_COLUMNS} FROM mamos_session WHERE id = ANY($1) ORDER BY no FOR NO KEY UPDATE"
         );
@@ -254,9 +273,8 @@ impl Operation for Renew {
         let mut renewed = HashSet::new();
         let verdicts = self.sessions.iter().map(|session| {
             let Some((number, record)) = stored.get_mut(&session.id) else { return Verdict::Missing };
-            let is_current =
-                record.end.is_none() && record.session == *session && record.expires_at > self.now;
-            if !is_current {
+            let is_open = record.end.is_none() && record.session == *session;
+            if !is_open || (record.expires_at <= self.now && !adopted) {
                 return Verdict::Stale;
             }
             // A repeat within the batch sees what came before it.

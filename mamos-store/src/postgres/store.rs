@@ -28,7 +28,7 @@ use super::errors::{Fault, timed_out};
 use super::jobs::{Approve, Cancel, Redrive, SetPaused};
 use super::report::ReportRuns;
 use super::rows::Cells;
-use super::sessions::{AttachAgent, Detach, Renew};
+use super::sessions::{Adopt, AttachAgent, Detach, Renew};
 use super::sweep::{Prune, Sweep};
 use super::tokens::{CreateToken, Redeem, RevokeToken};
 use super::tx::{self, Operation};
@@ -191,6 +191,10 @@ impl SessionStore for PostgresStore {
 
     async fn renew(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
         self.write(Renew { sessions, ttl, now }).await
+    }
+
+    async fn adopt(&self, sessions: Vec<SessionRef>, ttl: Duration, now: Timestamp) -> Result<Vec<Verdict>> {
+        self.write(Adopt(Renew { sessions, ttl, now })).await
     }
 
     async fn detach(&self, session: SessionRef, now: Timestamp) -> Result<Verdict> {
