@@ -77,7 +77,12 @@ pub(crate) async fn work_goes_on_after_an_outage(
                 _ => &mut grouped,
             };
             if let Ok(received) = timeout(Duration::from_millis(200), subscription.receive()).await {
-                assert_eq!(received.unwrap().unwrap().payload, "back", "{topic}");
+                let payload = received.unwrap().unwrap().payload;
+                // A server that is killed may not have kept the last acknowledgement.
+                if payload == "one" && topic == "durable" {
+                    continue;
+                }
+                assert_eq!(payload, "back", "{topic}");
                 break;
             }
         }

@@ -332,26 +332,41 @@ impl Pump {
     async fn give_back(mut self) {
         let held = std::mem::take(&mut *self.shared.held());
         let work = async {
-            for reply in held.into_values().map(|held| held.reply) {
+            // A request that takes what is there ends in a moment. Servers of version 2.9 forget, until
+            // `redeliver_after`, what is given back in the moment in which a request ends.
+            let mut replies: Vec<_> = held.into_values().map(|held| held.reply).collect();
+            while self.is_flowing
+                && let Some(reply) = self.last_request().await
+            {
+                replies.push(reply);
+            }
+            for reply in replies {
                 self.say(reply, NAK).await;
             }
-            // What the last request still brings goes back too. Unsubscribing while it stands would lose
+            // What a request that waits still brings goes back too. Unsubscribing while it stands would lose
             // messages until `redeliver_after`: the server takes them in hand before it looks for listeners.
-            while self.requested > 0
-                && let Some(message) = self.messages.next().await
-            {
-                match message.reply {
-                    Some(reply) if message.status.is_none() => {
-                        self.requested -= 1;
-                        self.say(reply, NAK).await;
-                    }
-                    _ if message.status == Some(StatusCode::IDLE_HEARTBEAT) => {}
-                    _ => break,
-                }
+            while let Some(reply) = self.last_request().await {
+                self.say(reply, NAK).await;
             }
         };
         // Without a connection nothing can be given back; the server notices by itself.
         let _ = timeout(REQUEST_LASTS + END_LASTS, work).await;
+    }
+
+    /// The next message that the last request brings; `None` once it has ended.
+    async fn last_request(&mut self) -> Option<Subject> {
+        while self.requested > 0 {
+            let message = self.messages.next().await?;
+            match (message.status, message.reply) {
+                (None, Some(reply)) => {
+                    self.requested -= 1;
+                    return Some(reply);
+                }
+                (Some(StatusCode::IDLE_HEARTBEAT), _) => {}
+                _ => self.requested = 0,
+            }
+        }
+        None
     }
 
     async fn say(&self, reply: Subject, what: &'static [u8]) {

@@ -168,16 +168,41 @@ impl Task {
                 },
                 order = self.orders.recv() => match order {
                     None => return Left::Closed,
-                    Some(order) => if !self.follow(&mut sink, order).await {
+                    Some(order) => if !self.follow(&mut sink, &mut stream, order).await {
                         return Left::Lost;
                     }
                 },
                 _ = ping.tick() => {
-                    if !matches!(timeout(PING_EVERY, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+                    let answer = async { sink.ping::<redis::Value>().await.map(drop) };
+                    if self.while_taking(&mut stream, answer).await.is_err() {
                         return Left::Lost;
                     }
                 }
                 () = closed(closing) => return Left::Closed,
+            }
+        }
+    }
+
+    /// Waits for an answer and takes the messages that come before it, which may be many.
+    async fn while_taking(
+        &self,
+        stream: &mut PubSubStream,
+        answer: impl Future<Output = RedisResult<()>>,
+    ) -> RedisResult<()> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let step = async {
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => Some(answer),
+                    Some(message) = stream.next() => {
+                        self.take(&message);
+                        None
+                    }
+                }
+            };
+            if let Some(answer) = within(async { Ok(step.await) }).await? {
+                return answer;
             }
         }
     }
@@ -192,11 +217,11 @@ impl Task {
     }
 
     /// Does what a subscription wants; false if the connection is lost.
-    async fn follow(&mut self, sink: &mut PubSubSink, order: Order) -> bool {
+    async fn follow(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream, order: Order) -> bool {
         match order {
             Order::Enter { channel, line, done } => {
                 if !self.channels.contains_key(&channel)
-                    && let Err(error) = within(sink.subscribe(&channel)).await
+                    && let Err(error) = self.while_taking(stream, sink.subscribe(&channel)).await
                 {
                     let error = self.server.error("bus.subscribe", error);
                     let is_lost = error.kind() == ErrorKind::Unavailable;
@@ -209,7 +234,8 @@ impl Task {
                 true
             }
             Order::Leave { channel, line } => {
-                !self.leave(&channel, &line) || within(sink.unsubscribe(&channel)).await.is_ok()
+                !self.leave(&channel, &line)
+                    || self.while_taking(stream, sink.unsubscribe(&channel)).await.is_ok()
             }
         }
     }
@@ -250,7 +276,7 @@ async fn enter_all(
 }
 
 /// An answer that does not come is a lost connection.
-async fn within(answer: impl Future<Output = RedisResult<()>>) -> RedisResult<()> {
+async fn within<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     match timeout(PING_EVERY, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
