@@ -1,6 +1,8 @@
 //! Connections to the server, and what its errors mean.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mamos_core::{Error, ErrorKind, Result};
@@ -8,7 +10,7 @@ use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
@@ -111,7 +113,9 @@ impl Server {
     pub(super) async fn connect_pubsub(&self) -> Result<PubSub> {
         let work = async {
             let stream = self.open().await?;
-            PubSub::new(&self.greeting, stream).await.map_err(|error| self.error("bus.connect", error))
+            PubSub::new(&self.greeting, Fair { stream, reads: 0 })
+                .await
+                .map_err(|error| self.error("bus.connect", error))
         };
         tokio::time::timeout(self.timeout, work)
             .await
@@ -148,6 +152,52 @@ impl Server {
             (ErrorKind::Unavailable, "Redis did not do it; see whether the server runs, or try again")
         };
         Error::new(kind, operation, format!("{message} ({})", self.name)).with_source(text)
+    }
+}
+
+/// A stream that lets other tasks run now and then.
+///
+/// The client's task reads on for as long as there is something, a thousand messages or ten thousand, and who
+/// is to take them waits behind it on the same thread of the runtime.
+struct Fair<S> {
+    stream: S,
+    reads: u32,
+}
+
+/// Some 32 KiB.
+const READS_IN_A_ROW: u32 = 4;
+
+impl<S: AsyncRead + Unpin> AsyncRead for Fair<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.reads >= READS_IN_A_ROW {
+            self.reads = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.reads += 1;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Fair<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
