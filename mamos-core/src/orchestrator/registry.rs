@@ -316,6 +316,8 @@ impl Registry {
             link.held_bytes = (link.held_bytes + u64::from(bytes)).saturating_sub(replaced);
         }
         link.usual_bytes = Some(sum / count.max(1));
+        // To the end of the line: whoever was named in the claim and got nothing is first in the next one.
+        self.matching.stand(session.id, None);
         self.stand_in_line(session.id);
         true
     }
@@ -656,5 +658,25 @@ mod tests {
         assert_eq!(registry.ended(session.id, first), None, "that was the earlier one");
         assert!(registry.ended(session.id, next).is_some());
         assert_eq!(registry.link(session.id).unwrap().held_bytes, 0);
+    }
+
+    #[test]
+    fn whoever_got_something_waits_behind_those_who_did_not() {
+        let mut registry = Registry::default();
+        let mail = lane("mail", "");
+        for key in ["a", "b", "c"] {
+            registry.connect(new_link(key, &["mail"], &[], 9));
+        }
+        let mut got = Vec::new();
+        for n in 0..6 {
+            registry.lane_ready(&mail);
+            // One job comes at a time, and the first taker gets it.
+            let first = registry.plan()[0].takers[0].session;
+            registry.dispatched(first, [(run(n), mail.id(), 10)].into_iter());
+            got.push(first.id);
+        }
+        let each_once: BTreeSet<SessionId> = got[..3].iter().copied().collect();
+        assert_eq!(each_once.len(), 3);
+        assert_eq!(got[..3], got[3..]);
     }
 }

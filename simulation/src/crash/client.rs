@@ -28,7 +28,8 @@ pub async fn issue_token(orchestrator: &Orchestrator, files: &Files, agents: u32
     }
     let scope = TokenScope { uses: agents, ..TokenScope::once(Duration::from_secs(3600)) };
     let (_, token) = orchestrator.create_token(scope).await?;
-    let temporary = files.token().with_extension("new");
+    // Several may make one at once; each is good.
+    let temporary = files.token().with_extension(std::process::id().to_string());
     std::fs::write(&temporary, token.expose())?;
     std::fs::rename(temporary, files.token())?;
     Ok(())

@@ -24,6 +24,8 @@ pub struct Post {
     pub store: String,
     /// Where agents reach it.
     pub link: Link,
+    /// The lease of its sessions: longer than any outage but those that are meant to outlast it.
+    pub lease: Duration,
     /// What its process has in its environment besides.
     pub environment: Vec<(String, String)>,
 }
@@ -64,6 +66,7 @@ impl Fleet {
                 format!("--name={name}"),
                 format!("--store={}", post.store),
                 format!("--link={}", post.link),
+                format!("--lease={}", post.lease.as_secs()),
                 format!("--seed={seed}"),
             ];
             let log = directory.join(format!("{name}.log"));

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mamos_core::transport::{Connector, Listener};
 use mamos_transport::AnyOf;
+use mamos_transport::link_over_bus::{LinkOverBusConnector, LinkOverBusListener, LinkSettings};
 use mamos_transport::socket::{UnixFrameConnector, UnixFrameListener};
 
 /// One way from agents to an orchestrator: `unix:PATH`, or the URL of a bus.
@@ -15,6 +17,11 @@ pub enum Link {
     Unix(PathBuf),
     /// Over a bus.
     Bus(String),
+}
+
+/// An orchestrator that was killed is missed soon enough for its agents to be back within 5 s.
+fn settings() -> LinkSettings {
+    LinkSettings { silence: Duration::from_secs(3), ..LinkSettings::default() }
 }
 
 impl FromStr for Link {
@@ -42,7 +49,10 @@ impl Link {
     pub(super) async fn listener(&self) -> anyhow::Result<Arc<dyn Listener>> {
         match self {
             Self::Unix(path) => Ok(Arc::new(UnixFrameListener::bind(path.clone()).await?)),
-            Self::Bus(url) => anyhow::bail!("no bus at {url}"),
+            Self::Bus(url) => {
+                let bus = mamos_transport::bus::open(url).await?;
+                Ok(Arc::new(LinkOverBusListener::bind(bus, settings()).await?))
+            }
         }
     }
 
@@ -52,7 +62,10 @@ impl Link {
         for link in links {
             match link {
                 Self::Unix(path) => ways.push(Arc::new(UnixFrameConnector::new(path.clone()))),
-                Self::Bus(url) => anyhow::bail!("no bus at {url}"),
+                Self::Bus(url) => {
+                    let bus = mamos_transport::bus::open(url).await?;
+                    ways.push(Arc::new(LinkOverBusConnector::new(bus, settings())?));
+                }
             }
         }
         Ok(Arc::new(AnyOf::new(ways)?.beginning_at(agent)))

@@ -11,8 +11,6 @@ use mamos_core::Orchestrator;
 use super::Link;
 use crate::crash::{Files, Marks, enqueue, issue_token};
 
-/// The lease of a session: longer than any outage but those that are meant to outlast it.
-pub const LEASE_TTL: Duration = Duration::from_secs(6);
 /// More than there are agents, and lives of them.
 const AGENTS: u32 = 100;
 
@@ -31,6 +29,9 @@ pub struct Arguments {
     /// The ways for agents.
     #[arg(long)]
     pub link: Vec<Link>,
+    /// The lease of a session, in seconds.
+    #[arg(long)]
+    pub lease: u64,
     /// What the client's jobs are drawn from.
     #[arg(long)]
     pub seed: u64,
@@ -49,11 +50,12 @@ pub async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         builder = builder.listener(link.listener().await?);
     }
     let program = std::env::current_exe()?;
+    let lease = Duration::from_secs(arguments.lease);
     let orchestrator = builder
         .name(arguments.name.clone())
         .whitelist(Arc::new(Marks { program, file: files.marks() }))
-        .lease_ttl(LEASE_TTL)
-        .heartbeat_every(LEASE_TTL / 4)
+        .lease_ttl(lease)
+        .heartbeat_every(lease / 4)
         .sweep_every(Duration::from_millis(500))
         .prefetch(4)
         .keep_ended(None)

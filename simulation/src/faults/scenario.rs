@@ -9,12 +9,15 @@ use rustix::process::Signal;
 
 use super::Link;
 use super::fleet::{Fleet, Post};
-use super::orchestrator::LEASE_TTL;
 use crate::crash::Verdicts;
 use crate::proxy::{Proxy, Weather};
 
 /// Work must go on so soon after the servers are back.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// The lease of sessions.
+const LEASE: Duration = Duration::from_secs(6);
+/// The same where the broker alone takes as long as that to start.
+const LONG_LEASE: Duration = Duration::from_secs(20);
 /// How long a server stays away.
 const AWAY: Duration = Duration::from_millis(1500);
 /// How long it works in between.
@@ -126,7 +129,7 @@ impl Scenario {
 }
 
 fn post(store: &str, link: Link) -> Post {
-    Post { store: store.to_owned(), link, environment: Vec::new() }
+    Post { store: store.to_owned(), link, lease: LEASE, environment: Vec::new() }
 }
 
 fn socket(directory: &Path, number: usize) -> Link {
@@ -207,7 +210,8 @@ async fn bus(
 ) -> anyhow::Result<Verdicts> {
     let database = PostgresServer::start();
     let link = Link::Bus(url.to_owned());
-    let posts = [post(&database.url(), link.clone()), post(&database.url(), link)];
+    let post = Post { lease: LONG_LEASE, ..post(&database.url(), link) };
+    let posts = [post.clone(), post];
     let mut fleet = Fleet::start(directory, &posts, AGENTS, seed).await?;
     for _ in 0..3 {
         tokio::time::sleep(UNDER_LOAD).await;
@@ -245,7 +249,7 @@ async fn three(
         fleet.start_orchestrator(0)?;
         tokio::time::sleep(UNDER_LOAD).await;
         fleet.signal_orchestrator(1, Signal::STOP)?;
-        tokio::time::sleep(LEASE_TTL + Duration::from_secs(2)).await;
+        tokio::time::sleep(LEASE + Duration::from_secs(2)).await;
         notes.recovers("one of three paused for longer than the lease", &fleet).await?;
         fleet.signal_orchestrator(1, Signal::CONT)?;
         notes.recovers("it goes on", &fleet).await?;
@@ -283,7 +287,7 @@ async fn clocks(directory: &Path, seed: u64, notes: &mut Notes) -> anyhow::Resul
     ];
     let mut fleet = Fleet::start(directory, &posts, AGENTS, seed).await?;
     // Some leases long: whoever believed its own clock would take what others hold, or let it lie.
-    tokio::time::sleep(LEASE_TTL * 2).await;
+    tokio::time::sleep(LEASE * 2).await;
     notes.recovers("clocks an hour ahead and an hour behind", &fleet).await?;
     fleet.kill_orchestrator(2)?;
     notes.recovers("the one with the right clock killed", &fleet).await?;
