@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
+use mamos_core::Orchestrator;
 use mamos_core::agent::AgentProfile;
-use mamos_core::auth::{Credentials, KeyPair, Nonce, Secret};
+use mamos_core::auth::{Binding, Credentials, KeyPair, Nonce, Secret};
 use mamos_core::clock::{Clock, SystemClock};
 use mamos_core::id::{AgentKind, InstanceId, JobKind};
 use mamos_core::job::Outcome;
@@ -80,18 +81,30 @@ impl Crew {
         slots: u32,
         arrivals: Option<mpsc::UnboundedSender<Instant>>,
     ) -> anyhow::Result<Self> {
+        Self::connect_to(&bed.orchestrator, &bed.connector, count, slots, arrivals).await
+    }
+
+    /// The same to any orchestrator, over any transport.
+    pub(crate) async fn connect_to(
+        orchestrator: &Orchestrator,
+        connector: &dyn Connector,
+        count: u32,
+        slots: u32,
+        arrivals: Option<mpsc::UnboundedSender<Instant>>,
+    ) -> anyhow::Result<Self> {
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let scope = TokenScope { uses: count, ..TokenScope::once(Duration::from_secs(3600)) };
-        let (_, token) = bed.orchestrator.create_token(scope).await?;
+        let (_, token) = orchestrator.create_token(scope).await?;
         for number in 0..count {
-            let link = OrchestratorLink::new(bed.connector.connect().await?);
+            let link = OrchestratorLink::new(connector.connect().await?);
             let challenge = link.receive().await?;
             let Some([ToAgent::Challenge { nonce }]) = challenge.as_deref() else {
                 anyhow::bail!("the orchestrator did not begin with a challenge")
             };
-            let hello = hello(number, slots, token.clone(), nonce)?;
+            let binding = link.binding();
+            let hello = hello(number, slots, token.clone(), nonce, binding.as_ref())?;
             link.send(vec![FromAgent::Hello(Box::new(hello))]).await?;
             let agent = Nothing {
                 link,
@@ -129,9 +142,15 @@ impl Crew {
     }
 }
 
-fn hello(number: u32, slots: u32, token: Secret, nonce: &Nonce) -> anyhow::Result<Hello> {
+fn hello(
+    number: u32,
+    slots: u32,
+    token: Secret,
+    nonce: &Nonce,
+    binding: Option<&Binding>,
+) -> anyhow::Result<Hello> {
     let pair = KeyPair::generate()?;
-    let proof = pair.prove(nonce, token.expose());
+    let proof = pair.prove_bound(nonce, binding, token.expose());
     let mut profile = AgentProfile::new(AgentKind::new("bench")?, format!("bench-{number}"));
     profile.kinds = vec![JobKind::new(KIND)?];
     profile.slots = slots;

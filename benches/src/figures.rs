@@ -35,6 +35,8 @@ impl Spread {
 pub(crate) enum Unit {
     #[serde(rename = "jobs/s")]
     JobsPerSecond,
+    #[serde(rename = "frames/s")]
+    FramesPerSecond,
     #[serde(rename = "us")]
     Micros,
 }

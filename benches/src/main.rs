@@ -9,9 +9,12 @@ mod audit;
 mod bed;
 mod figures;
 mod fleet;
+mod link;
 mod measures;
+mod neighbours;
 mod output;
 mod raw;
+mod running;
 mod settings;
 mod soak;
 
@@ -46,6 +49,8 @@ async fn run(mut arguments: Arguments) -> anyhow::Result<Vec<String>> {
         Some(Command::Agents(arguments)) => fleet::measure(arguments).await,
         Some(Command::Soak(arguments)) => soak::measure(arguments).await.map(|()| Vec::new()),
         Some(Command::FleetServer(arguments)) => fleet::serve(arguments).await.map(|()| Vec::new()),
+        Some(Command::Link(arguments)) => link::measure(arguments).await,
+        Some(Command::Neighbours(arguments)) => neighbours::measure(arguments).await,
         None => {
             let settings = Settings::from_arguments(arguments)?;
             let findings = measure(&settings).await?;

@@ -9,7 +9,7 @@ use mamos_core::Timestamp;
 use mamos_core::clock::{Clock, SystemClock};
 use serde::Serialize;
 
-use crate::figures::{Findings, Spread, Unit};
+use crate::figures::{Figure, Findings, Spread, Unit};
 use crate::settings::Settings;
 
 /// Says on stderr what goes on; hidden when that is no terminal.
@@ -62,9 +62,7 @@ pub(crate) fn print(settings: &Settings, findings: &Findings) {
         findings,
     };
     if settings.wants_json {
-        let text = serde_json::to_string_pretty(&document)
-            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
-        println!("{text}");
+        println!("{}", json(&document));
         return;
     }
     println!("{}", findings.store);
@@ -79,17 +77,25 @@ pub(crate) fn print(settings: &Settings, findings: &Findings) {
         settings.slots,
         settings.rounds
     );
-    println!("{}", table(findings));
+    println!("{}", table(&findings.figures));
     println!("lost: {}, duplicated: {}", findings.lost, findings.duplicated);
+}
+
+/// Prints figures under a headline, or the whole as JSON.
+#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+pub(crate) fn print_figures(wants_json: bool, headline: &str, figures: &[Figure], document: &impl Serialize) {
+    if wants_json {
+        println!("{}", json(document));
+        return;
+    }
+    println!("{headline}\n{}", table(figures));
 }
 
 /// Prints rows of a name and a value, or the whole as JSON.
 #[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 pub(crate) fn print_rows(wants_json: bool, document: &impl Serialize, rows: &[(String, String)]) {
     if wants_json {
-        let text = serde_json::to_string_pretty(document)
-            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
-        println!("{text}");
+        println!("{}", json(document));
         return;
     }
     let mut table = Table::new();
@@ -100,13 +106,18 @@ pub(crate) fn print_rows(wants_json: bool, document: &impl Serialize, rows: &[(S
     println!("{table}");
 }
 
-fn table(findings: &Findings) -> Table {
+fn json(document: &impl Serialize) -> String {
+    serde_json::to_string_pretty(document).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+}
+
+fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["measure", "unit", "MAMOS", "baseline", "MAMOS / baseline", "the baseline is"]);
-    for figure in &findings.figures {
+    for figure in figures {
         let (unit, number): (_, fn(f64) -> String) = match figure.unit {
             Unit::JobsPerSecond => ("jobs/s", |number| grouped(number)),
+            Unit::FramesPerSecond => ("frames/s", |number| grouped(number)),
             Unit::Micros => ("µs", |number| format!("{number:.2}")),
         };
         table.add_row([

@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::fleet::{FleetArguments, ServerArguments};
+use crate::link::LinkArguments;
+use crate::neighbours::NeighboursArguments;
 use crate::soak::SoakArguments;
 
 /// Measures MAMOS next to raw baselines. The figures go to stdout, progress to stderr.
@@ -63,6 +65,10 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Holds many agents over real WebSockets, from another process than the orchestrator's.
     Agents(FleetArguments),
+    /// Moves frames over a link over a bus, next to the broker's own client.
+    Link(LinkArguments),
+    /// Runs two orchestrators on one store, with the agent at the second.
+    Neighbours(NeighboursArguments),
     /// Stores, runs and removes jobs for minutes, and watches how the tables grow.
     Soak(SoakArguments),
     /// The orchestrator of `agents`.

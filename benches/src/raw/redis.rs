@@ -35,7 +35,12 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let url = settings.url.clone().unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned());
+        Self::at(settings.url.as_deref())
+    }
+
+    /// On the given server or the one on this machine.
+    pub(crate) fn at(url: Option<&str>) -> Self {
+        let url = url.unwrap_or("redis://127.0.0.1:6379").to_owned();
         Self { url, name: format!("mamos-bench-{:016x}", fastrand::u64(..)) }
     }
 
