@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use mamos_core::bus::{Bus, Subscription};
 use mamos_core::{Error, ErrorKind};
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ pub(super) const BUS_PAUSE: Duration = Duration::from_millis(100);
 /// An agent says that it lives this often until it is heard: its first messages may be lost, and until one
 /// arrives the orchestrator does not begin.
 const EAGER: Duration = Duration::from_millis(200);
+
+/// How many messages are opened before anything else is looked at.
+const AT_ONCE: usize = 32;
 
 /// How a connection is kept.
 #[derive(Debug, Clone, Copy)]
@@ -118,25 +122,38 @@ async fn read(mut subscription: Box<dyn Subscription>, shared: &Shared, pace: Pa
                     timer.as_mut().reset(heard_at + limit);
                 }
             }
-            received = subscription.receive() => match received {
-                Ok(Some(received)) => {
-                    let was_heard = shared.is_heard();
-                    if shared.arrived(received.payload) {
-                        heard_at = Instant::now();
-                        if !was_heard {
-                            timer.as_mut().reset(heard_at + pace.silence);
+            received = subscription.receive() => {
+                let (mut next, mut left) = (Some(received), AT_ONCE);
+                while let Some(received) = next.take() {
+                    match received {
+                        Ok(Some(received)) => {
+                            let was_heard = shared.is_heard();
+                            if shared.arrived(received.payload) {
+                                heard_at = Instant::now();
+                                if !was_heard {
+                                    timer.as_mut().reset(heard_at + pace.silence);
+                                }
+                            }
+                            left -= 1;
+                            // What came with it: to wait for each anew costs more than to open it.
+                            if left > 0 && shared.ended().is_none() {
+                                next = subscription.receive().now_or_never();
+                            }
                         }
+                        Ok(None) => {
+                            let message = "the bus is closed";
+                            let error = Error::new(ErrorKind::Unavailable, "link.receive", message);
+                            shared.end(End::Failed(error));
+                        }
+                        Err(error) if error.kind() == ErrorKind::Unavailable => {
+                            tokio::time::sleep(BUS_PAUSE).await;
+                        }
+                        Err(error) => shared.end(End::Failed(gone("the bus gives no messages", error))),
                     }
-                    // A flood must not keep the thread from others.
-                    tokio::task::consume_budget().await;
                 }
-                Ok(None) => {
-                    let message = "the bus is closed";
-                    shared.end(End::Failed(Error::new(ErrorKind::Unavailable, "link.receive", message)));
-                }
-                Err(error) if error.kind() == ErrorKind::Unavailable => tokio::time::sleep(BUS_PAUSE).await,
-                Err(error) => shared.end(End::Failed(gone("the bus gives no messages", error))),
-            },
+                // A flood must not keep the thread from others.
+                tokio::task::consume_budget().await;
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
-use async_nats::{HeaderMap, StatusCode, header};
+use async_nats::{HeaderMap, StatusCode, Subject, header};
 use bytes::Bytes;
 use mamos_core::bus::{MAX_MESSAGE_BYTES, Message};
 use mamos_core::id::TopicName;
@@ -70,7 +70,8 @@ fn window(messages: &[Message], start: usize) -> Range<usize> {
 struct Topic<'a> {
     name: &'a TopicName,
     subjects: Subjects,
-    transient: String,
+    /// Cloned for each message: a count, not a copy.
+    transient: Subject,
     durable: String,
 }
 
@@ -83,7 +84,7 @@ async fn publish_window(session: &Session, messages: &[Message]) -> Result<()> {
         let found = topics.iter().rposition(|topic| *topic.name == message.topic);
         numbered.push(found.unwrap_or_else(|| {
             let subjects = session.subjects(&message.topic);
-            let (transient, durable) = (subjects.transient(), subjects.durable());
+            let (transient, durable) = (Subject::from(subjects.transient()), subjects.durable());
             topics.push(Topic { name: &message.topic, subjects, transient, durable });
             topics.len() - 1
         }));

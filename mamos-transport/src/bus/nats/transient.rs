@@ -16,6 +16,9 @@ use super::super::line::Line;
 use super::parts::{Head, Joiner};
 use super::session::{Session, closed, lost};
 
+/// How many messages are taken before the pump looks at anything else.
+const AT_ONCE: usize = 64;
+
 pub(super) async fn subscribe(
     session: &Arc<Session>,
     topic: TopicName,
@@ -102,7 +105,7 @@ impl Pump {
         loop {
             tokio::select! {
                 head = self.heads.next() => match head {
-                    Some(message) => self.take(message),
+                    Some(message) => self.take_ready(message),
                     None => return self.line.end(None),
                 },
                 Some(part) = next(&mut self.parts) => self.take_part(part),
@@ -115,6 +118,17 @@ impl Pump {
                 _ = &mut ended => return,
                 () = closed(&mut closing) => return self.line.end(None),
             }
+        }
+    }
+
+    /// Takes a message and those that have come with it: waiting for each anew, with all else that may happen,
+    /// costs more than the message.
+    fn take_ready(&mut self, first: Message) {
+        self.take(first);
+        for _ in 1..AT_ONCE {
+            // An end is seen again by whoever waits next.
+            let Some(Some(message)) = self.heads.next().now_or_never() else { return };
+            self.take(message);
         }
     }
 
