@@ -5,6 +5,7 @@
 //! [token](tokens) that it got for it from then on.
 
 pub mod keys;
+pub mod link_key;
 pub mod tokens;
 
 use std::collections::BTreeSet;
