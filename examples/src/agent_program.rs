@@ -1,13 +1,14 @@
 //! `mamos-agent`: runs whitelisted commands on a machine.
 //!
 //! - `settings.rs`: what can be set; `cli.rs`: the command line, whose flags are settings too.
-//! - `connect.rs`: the address of the orchestrator becomes a connector.
+//! - `connect.rs`: the addresses of orchestrators become a connector. `over_bus.rs`: one over a bus.
 //! - `run.rs`: runs until a signal. `register.rs`: fills the state directory. `check.rs`: says what would
 //!   happen.
 
 mod check;
 mod cli;
 mod connect;
+mod over_bus;
 mod register;
 mod run;
 mod settings;

@@ -20,6 +20,7 @@ mod read;
 #[cfg(test)]
 mod samples;
 mod secrets;
+mod several;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,8 @@ pub use self::error::ConfigError;
 pub use self::node::Origin;
 #[cfg(test)]
 pub(crate) use self::samples::{sample, uncommented};
+pub use self::several::secrets as secret_texts;
+pub use self::several::texts;
 pub use self::sources::Loaded;
 pub use self::sources::Sources;
 pub use self::sources::load;

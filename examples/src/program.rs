@@ -1,11 +1,14 @@
 //! What the programs of this crate share: how they end, what they say, and what the system asks of them.
 
+mod address;
 mod ending;
 mod place;
 mod service;
 mod system;
 mod trouble;
 
+pub(crate) use self::address::BUSES;
+pub(crate) use self::address::without_credentials;
 pub(crate) use self::ending::Ending;
 pub(crate) use self::place::make_directory;
 pub(crate) use self::place::state_directory;

@@ -2,6 +2,7 @@
 //!
 //! - `settings.rs`: what can be set; `cli.rs`: the command line, whose flags are settings too.
 //! - `compose.rs`: the settings become an orchestrator, an API and a server. `run.rs`: runs them until a signal.
+//! - `links.rs`: agents over a bus.
 //! - `welcome.rs`: what whoever starts it for the first time must know. `check.rs`: says what would happen.
 //!   `backup.rs`: copies the database.
 
@@ -9,6 +10,7 @@ mod backup;
 mod check;
 mod cli;
 mod compose;
+mod links;
 mod run;
 mod settings;
 mod welcome;

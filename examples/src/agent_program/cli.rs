@@ -44,16 +44,24 @@ pub(super) struct Flags {
     /// The file of settings: TOML, or YAML by its ending [usual: /etc/mamos/agent.toml]
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) config: Option<PathBuf>,
-    /// The orchestrator: wss://HOST, ws://HOST, tcp://HOST:PORT or unix:PATH
+    /// The orchestrator: wss://HOST, ws://HOST, tcp://HOST:PORT or unix:PATH, or a bus: nats://HOST,
+    /// redis://HOST or amqp://HOST. May be given more than once, for several on one store
     #[arg(long, value_name = "ADDRESS", global = true)]
-    pub(super) server: Option<String>,
+    pub(super) server: Vec<String>,
+    /// A file that holds it, for an address with a password
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) server_file: Option<String>,
     /// The authorities that may sign its certificate, as PEM; else the system's
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) ca: Option<String>,
-    /// The fingerprint of its certificate: sha256: and 64 hexadecimal digits
-    #[arg(long, value_name = "FINGERPRINT", global = true)]
-    pub(super) pin: Option<String>,
-    /// Allow ws:// and tcp:// to another machine
+    /// The fingerprint of its certificate: sha256: and 64 hexadecimal digits; over a bus its key, as
+    /// `mamos-server check` shows it. May be given more than once
+    #[arg(long, value_name = "PIN", global = true)]
+    pub(super) pin: Vec<String>,
+    /// The name of links over a bus, as the broker's permissions have it [default: made of the name]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(super) bus_name: Option<String>,
+    /// Allow ws://, tcp:// and unencrypted brokers on another machine
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) allow_plain_text: Option<bool>,
     /// A name for people [default: the name of the machine]
@@ -91,13 +99,10 @@ pub(super) struct Flags {
     pub(super) drain_timeout: Option<String>,
 }
 
-/// Prints without the token.
+/// Prints without the token and the addresses, which may hold passwords.
 impl std::fmt::Debug for Flags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flags")
-            .field("config", &self.config)
-            .field("server", &self.server)
-            .finish_non_exhaustive()
+        f.debug_struct("Flags").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -16,6 +16,8 @@ use crate::program::{Ending, Signals, Trouble, Wish, make_directory, show_traces
 /// A runtime that is to be, and the whitelist that it asks.
 struct Prepared {
     runtime: AgentRuntime,
+    /// Where it connects to, for people.
+    place: String,
     whitelist: Reloadable,
 }
 
@@ -23,9 +25,9 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
     show_traces(&settings.log)?;
     // First of all: a signal that comes while files are opened must not be lost.
     let mut signals = Signals::listen()?;
-    let Prepared { runtime, whitelist } = prepare(&settings)?;
+    let Prepared { runtime, place, whitelist } = prepare(&settings)?;
     let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
-    tracing::info!(settings = file, server = settings.server, slots = settings.slots, "the agent begins");
+    tracing::info!(settings = file, server = place, slots = settings.slots, "the agent begins");
     let handle = runtime.handle();
     let (stop, stopped) = oneshot::channel();
     let running = runtime.run(async {
@@ -91,6 +93,7 @@ fn why_ended(error: mamos_core::Error) -> Trouble {
 
 fn prepare(settings: &Settings) -> Result<Prepared, Trouble> {
     let connector = connector(settings)?;
+    let place = connector.describe();
     let directory = settings.state_directory()?;
     let whitelist = whitelist(settings)?;
     let commands = CommandRunner::builder(Arc::new(whitelist.clone()), settings.kind()?)
@@ -105,7 +108,7 @@ fn prepare(settings: &Settings) -> Result<Prepared, Trouble> {
     if settings.report_load {
         builder = builder.load(Arc::new(SystemLoad::new()?), 1);
     }
-    Ok(Prepared { runtime: builder.build()?, whitelist })
+    Ok(Prepared { runtime: builder.build()?, place, whitelist })
 }
 
 /// A runtime with the settings that `run` and `register` share.

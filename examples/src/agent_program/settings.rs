@@ -17,10 +17,15 @@ use crate::program::{Trouble, state_directory};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Settings {
-    /// Where the orchestrator is; every order but `service` needs it.
-    pub(super) server: Option<String>,
+    /// Where orchestrators are, on one store; every order but `service` needs one. May hold passwords.
+    #[serde(with = "config::secret_texts")]
+    pub(super) server: Vec<Secret>,
     pub(super) ca: Option<PathBuf>,
-    pub(super) pin: Option<String>,
+    /// Fingerprints of certificates, and keys of links over a bus.
+    #[serde(with = "config::texts")]
+    pub(super) pin: Vec<String>,
+    /// The name of links over a bus; else made of that of the agent.
+    pub(super) bus_name: Option<String>,
     pub(super) allow_plain_text: bool,
     pub(super) name: String,
     pub(super) kind: String,
@@ -52,9 +57,10 @@ impl Default for Settings {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let slots = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            server: None,
+            server: Vec::new(),
             ca: None,
-            pin: None,
+            pin: Vec::new(),
+            bus_name: None,
             allow_plain_text: false,
             name,
             kind: "agent".to_owned(),
@@ -98,9 +104,12 @@ pub(super) fn load(flags: &Flags) -> Result<Loaded<Settings>, Trouble> {
         .usual_files(usual)
         .environment()
         .secret("registration_token")
-        .flag("--server", "server", flags.server.as_ref())
+        .secret("server")
+        .flag_list("--server", "server", &flags.server)
+        .flag("--server-file", "server_file", flags.server_file.as_ref())
         .flag("--ca", "ca", flags.ca.as_ref())
-        .flag("--pin", "pin", flags.pin.as_ref())
+        .flag_list("--pin", "pin", &flags.pin)
+        .flag("--bus-name", "bus_name", flags.bus_name.as_ref())
         .flag("--allow-plain-text", "allow_plain_text", flags.allow_plain_text)
         .flag("--name", "name", flags.name.as_ref())
         .flag("--kind", "kind", flags.kind.as_ref())
@@ -124,22 +133,23 @@ mod tests {
     fn the_sample_says_what_is_so_anyway_and_names_everything() {
         let sample = include_str!("../../agent.toml");
         let as_it_is = config::sample::<Settings>("agent", sample);
-        assert_eq!((as_it_is.server.is_some(), as_it_is.labels.len()), (true, 1));
-        let plain = Settings { server: None, labels: BTreeMap::new(), ..as_it_is };
+        assert_eq!((as_it_is.server.len(), as_it_is.labels.len()), (1, 1));
+        let plain = Settings { server: Vec::new(), labels: BTreeMap::new(), ..as_it_is };
         assert_eq!(format!("{plain:?}"), format!("{:?}", Settings::default()));
         let all = config::sample::<Settings>("agent", &config::uncommented(sample));
         assert!([&all.ca, &all.whitelist, &all.state_directory].into_iter().all(Option::is_some));
-        assert!(all.pin.is_some() && all.registration_token.is_some());
+        assert!(!all.pin.is_empty() && all.registration_token.is_some() && all.bus_name.is_some());
         let rest = Settings {
             ca: None,
-            pin: None,
+            pin: Vec::new(),
+            bus_name: None,
             whitelist: None,
             state_directory: None,
             registration_token: None,
             // These depend on the machine.
             name: plain.name.clone(),
             slots: plain.slots,
-            server: None,
+            server: Vec::new(),
             labels: BTreeMap::new(),
             ..all
         };

@@ -73,6 +73,17 @@ impl Sources {
         self
     }
 
+    /// Sets a key by a flag that may be given more than once, if it was given.
+    #[must_use]
+    pub fn flag_list(mut self, flag: &str, key: &str, values: &[String]) -> Self {
+        if !values.is_empty() {
+            let origin = Origin::Flag(flag.to_owned());
+            let node = Node::new(Value::Loose(values.join(",")), origin);
+            merge::put(&mut self.flags, key, node);
+        }
+        self
+    }
+
     /// Sets the names in a table by a flag that was given any number of times. The others stay.
     #[must_use]
     pub fn flag_pairs(mut self, flag: &str, key: &str, pairs: &[(String, String)]) -> Self {

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mamos_core::auth::PublicKey;
 use mamos_core::whitelist::Whitelist;
 use mamos_core::{Orchestrator, Store};
 use mamos_http::Access;
 
 use super::compose::{open, tls, whitelist};
+use super::links;
 use super::settings::{Settings, StoreChoice};
 use crate::program::{Ending, Trouble, say};
 
@@ -23,22 +25,32 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
     }
     let encryption = if tls(&settings)?.is_some() { "TLS 1.3" } else { "no TLS" };
     say(format_args!("address    {} ({encryption})", settings.listen));
-    store(&settings).await?;
+    if let Some(url) = &settings.bus {
+        say(format_args!("bus        {} answers", links::open(url).await?.describe()));
+    }
+    let pin = store(&settings).await?;
+    if settings.bus.is_some() {
+        match pin {
+            Some(pin) => say(format_args!("pin        {pin}: what agents pin over the bus")),
+            None => say("pin        the first start makes the key that agents pin over the bus"),
+        }
+    }
     Ok(Ending::Fine)
 }
 
-async fn store(settings: &Settings) -> Result<(), Trouble> {
+/// Says what is kept, and gives what agents pin over a bus if it is there.
+async fn store(settings: &Settings) -> Result<Option<PublicKey>, Trouble> {
     match settings.store()? {
         StoreChoice::Memory => {
             say("store      memory: lost when the server ends");
-            Ok(())
+            Ok(None)
         }
         StoreChoice::Sqlite(path) if !path.exists() => {
             say(format_args!(
                 "store      {} would be made, and the first administrator asked for",
                 path.display()
             ));
-            Ok(())
+            Ok(None)
         }
         StoreChoice::Sqlite(path) => {
             let sqlite = Arc::new(open(settings, path).await?);
@@ -51,13 +63,14 @@ async fn store(settings: &Settings) -> Result<(), Trouble> {
 }
 
 /// Says which store it is, and whether somebody can use it.
-async fn users(store: Arc<dyn Store>) -> Result<(), Trouble> {
+async fn users(store: Arc<dyn Store>) -> Result<Option<PublicKey>, Trouble> {
     say(format_args!("store      {}", store.describe()));
+    let pin = links::pin(&*store).await?;
     let orchestrator = Orchestrator::builder(store).build()?;
     say(if Access::new(&orchestrator).has_users().await? {
         "users      there are some"
     } else {
         "users      none: the next start shows how to make one"
     });
-    Ok(())
+    Ok(pin)
 }

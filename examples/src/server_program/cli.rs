@@ -69,9 +69,16 @@ pub(super) struct Flags {
     /// password belongs into the file that `store_file` names [default: sqlite in the state directory]
     #[arg(long, value_name = "STORE", global = true)]
     pub(super) store: Option<String>,
-    /// Also take agents over a bus: nats://HOST, redis://HOST or amqp://HOST
+    /// A file that holds the store's URL
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) store_file: Option<String>,
+    /// Also take agents over a bus: nats://HOST, redis://HOST or amqp://HOST; a password belongs into the
+    /// file that `bus_file` names
     #[arg(long, value_name = "BUS", global = true)]
     pub(super) bus: Option<String>,
+    /// A file that holds the bus' URL
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) bus_file: Option<String>,
     /// The name of this orchestrator, unique among those on one store [default: main]
     #[arg(long, global = true)]
     pub(super) name: Option<String>,

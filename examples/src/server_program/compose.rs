@@ -10,6 +10,7 @@ use mamos_http::{AGENT_LINK_PATH, Access, AgentEndpoint, Api, FailureLimiter, Ra
 use mamos_store::{MemoryStore, SqliteSettings, SqliteStore};
 use mamos_transport::socket::{TcpFrameListener, UnixFrameListener};
 
+use super::links::Links;
 use super::settings::{Durability, Settings, StoreChoice};
 use crate::program::{Trouble, make_directory};
 
@@ -33,6 +34,11 @@ pub(super) async fn compose(settings: &Settings) -> Result<Composed, Trouble> {
     let whitelist = whitelist(settings)?;
     let tls = tls(settings)?;
     let (store, sqlite) = store(settings).await?;
+    let links = match &settings.bus {
+        Some(url) => Some(Links::open(settings, url, &*store).await?),
+        None => None,
+    };
+    let has_hints = store.hints().is_some();
     let joins = Arc::new(FailureLimiter::new(Rate::per_second(REFUSED_JOINS.0, REFUSED_JOINS.1)));
     let (listener, link) =
         AgentEndpoint::new().limited_by(joins).trusted_proxies(settings.trusted_proxies.clone()).split();
@@ -50,6 +56,12 @@ pub(super) async fn compose(settings: &Settings) -> Result<Composed, Trouble> {
     }
     if let Some(address) = settings.tcp {
         builder = builder.listener(TcpFrameListener::bind(address).await?);
+    }
+    if let Some(links) = links {
+        if !has_hints {
+            builder = builder.hints(links.hints());
+        }
+        builder = builder.listener(links.listener);
     }
     let orchestrator = builder.build()?;
     let access = Access::new(&orchestrator);

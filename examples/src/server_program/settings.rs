@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::cli::Flags;
 use crate::config::{self, Loaded, Sources};
-use crate::program::{Trouble, state_directory};
+use crate::program::{BUSES, Trouble, state_directory};
 
 /// What the URL of a store on a server begins with.
 const SERVERS: [&str; 4] = ["postgres", "postgresql", "redis", "rediss"];
@@ -30,6 +30,9 @@ pub(super) struct Settings {
     store: Option<Secret>,
     /// Over which agents may come as well. May hold a password.
     pub(super) bus: Option<Secret>,
+    /// A link over the bus on which nothing was heard for so long has ended.
+    #[serde(with = "config::duration")]
+    pub(super) bus_silence: Duration,
     pub(super) durability: Durability,
     state_directory: Option<PathBuf>,
     pub(super) whitelist: Option<PathBuf>,
@@ -83,6 +86,7 @@ impl Default for Settings {
             allow_plain_text: false,
             store: None,
             bus: None,
+            bus_silence: Duration::from_secs(3),
             durability: Durability::Full,
             state_directory: None,
             whitelist: None,
@@ -150,6 +154,14 @@ impl Settings {
                  else encrypts",
             ));
         }
+        let scheme =
+            |url: &Secret| url.expose().split(':').next().is_some_and(|scheme| BUSES.contains(&scheme));
+        if self.bus.as_ref().is_some_and(|url| !scheme(url)) {
+            // Not the text itself: it may hold a password.
+            return Err(Trouble::usage("`bus` is no bus that this program has").next(
+                "write nats://HOST, redis://HOST or amqp://HOST, or tls://, rediss:// or amqps:// with TLS",
+            ));
+        }
         if let Some(tcp) = self.tcp.as_ref().filter(|tcp| !here(tcp) && !self.allow_plain_text) {
             return Err(Trouble::usage(format!("`tcp`: agents would send credentials unencrypted to {tcp}"))
                 .next(
@@ -181,6 +193,8 @@ pub(super) fn load(flags: &Flags) -> Result<Loaded<Settings>, Trouble> {
         .flag("--allow-plain-text", "allow_plain_text", flags.allow_plain_text)
         .flag("--store", "store", flags.store.as_ref())
         .flag("--bus", "bus", flags.bus.as_ref())
+        .flag("--store-file", "store_file", flags.store_file.as_ref())
+        .flag("--bus-file", "bus_file", flags.bus_file.as_ref())
         .flag("--name", "name", flags.name.as_ref())
         .flag("--durability", "durability", flags.durability.as_ref())
         .flag("--state-directory", "state_directory", flags.state_directory.as_ref())
@@ -234,6 +248,11 @@ mod tests {
         assert!(refused(Settings { tcp: Some(far), ..Settings::default() }));
         assert!(refused(Settings { listen: far, ..Settings::default() }));
         assert!(Settings { listen: far, allow_plain_text: true, ..Settings::default() }.check().is_ok());
+        for bus in ["memory:", "localhost", "kafka://u:secret@a"] {
+            let trouble =
+                Settings { bus: Some(Secret::new(bus)), ..Settings::default() }.check().unwrap_err();
+            assert!(trouble.ending == Ending::Usage && !trouble.to_string().contains("secret"), "{trouble}");
+        }
         assert!(refused(Settings { tls_key: Some("/k".into()), ..Settings::default() }));
         let allowed = Settings { tcp: Some(far), allow_plain_text: true, ..Settings::default() };
         assert!(allowed.check().is_ok());

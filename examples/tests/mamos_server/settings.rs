@@ -31,7 +31,7 @@ async fn a_wrong_setting_is_named_with_its_place_and_a_guess() {
         ("lisen = '127.0.0.1:1'", "server.toml:1: `lisen`: there is no such setting; did you mean `listen`?"),
         ("durability = 'ful'", "did you mean `full`?"),
         ("lease_ttl = 'soon'", "server.toml:1: `lease_ttl`: \"soon\" is no duration"),
-        ("store = 'postgres://x'", "write sqlite:FILE or memory"),
+        ("store = 'mysql://x'", "write sqlite:FILE, postgres://"),
         ("tls_key = '/k'", "set both `tls_certificate` and `tls_key`"),
         ("trusted_proxies = ['nobody']", "`trusted_proxies"),
         ("heartbeat_every = '1h'", "heartbeat"),

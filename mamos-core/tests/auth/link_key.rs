@@ -4,7 +4,9 @@ use bytes::Bytes;
 use mamos_core::ErrorKind;
 use mamos_core::auth::link_key;
 use mamos_core::clock::Timestamp;
-use mamos_core::store::{DocumentChange, DocumentFilter, DocumentStore, DocumentWrite, Expected, PageRequest};
+use mamos_core::store::{
+    DocumentChange, DocumentFilter, DocumentStore, DocumentWrite, Expected, PageRequest,
+};
 use mamos_store::MemoryStore;
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000);

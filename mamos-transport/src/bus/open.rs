@@ -71,7 +71,8 @@ impl Wish {
                 }
                 Some(("ca", path)) => {
                     wish.ca = Some(std::fs::read_to_string(path).map_err(|error| {
-                        config(&format!("the certificates of `ca`, {path}, cannot be read")).with_source(error)
+                        config(&format!("the certificates of `ca`, {path}, cannot be read"))
+                            .with_source(error)
                     })?);
                 }
                 // Not the parameter itself: what comes after a `?` in a password would be shown.
