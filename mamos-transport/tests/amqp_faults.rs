@@ -224,16 +224,16 @@ async fn a_full_group_refuses(server: &RabbitServer) {
 /// The rights of `docs/bus-rabbitmq.md` for an agent whose link is called `a1`.
 async fn an_agent_has_its_own_topics_only(server: &RabbitServer) {
     control(server, &["add_user", "agent-a1", "s3cret"]);
-    let own = r"^mamos~(alone|transient|durable)~link\.a1\.down~";
+    let own = r"^mamos~(alone|transient|durable)~link\.a1\.[0-9a-f]+\.down~";
     let own_and_exchange = format!("^mamos$|{own}");
     control(server, &["set_permissions", "agent-a1", own, &own_and_exchange, &own_and_exchange]);
-    let (up, down) = (r"^(link\.a1\.up|hello)$", r"^link\.a1\.down$");
+    let (up, down) = (r"^(link\.a1\.[0-9a-f]+\.up|link-hello)$", r"^link\.a1\.[0-9a-f]+\.down$");
     control(server, &["set_topic_permissions", "agent-a1", "mamos", up, down]);
     let url = format!("amqp://agent-a1:s3cret@127.0.0.1:{}/%2f", server.port());
 
     let orchestrator = connect(server).await;
-    let (up, hello, down) = (topic("link.a1.up"), topic("hello"), topic("link.a1.down"));
-    let (other_up, other_down) = (topic("link.a2.up"), topic("link.a2.down"));
+    let (up, hello, down) = (topic("link.a1.0c.up"), topic("link-hello"), topic("link.a1.0c.down"));
+    let (other_up, other_down) = (topic("link.a2.0c.up"), topic("link.a2.0c.down"));
     let mut ups = subscribe(&orchestrator, &up, None, Delivery::Transient).await;
     let mut hellos = subscribe(&orchestrator, &hello, Some("orchestrators"), Delivery::Durable).await;
     let mut others = subscribe(&orchestrator, &other_up, None, Delivery::Transient).await;

@@ -8,8 +8,8 @@ pub fn nats_agent_config(prefix: &str, link: &str) -> String {
         r#"authorization {{ users = [
   {{ user: orchestrator, password: o }}
   {{ user: agent, password: a, permissions: {{
-    publish: ["{prefix}.*.link.{link}.up", "{prefix}.*.link.{link}.up.~p.>", "{prefix}.*.hello", "{prefix}.*.hello.~p.>", "_INBOX.{link}.>"]
-    subscribe: ["{prefix}.t.link.{link}.down", "{prefix}.t.link.{link}.down.~p.>", "_INBOX.{link}.>"]
+    publish: ["{prefix}.*.link.{link}.*.up", "{prefix}.*.link.{link}.*.up.~p.>", "{prefix}.*.link-hello", "{prefix}.*.link-hello.~p.>", "_INBOX.{link}.>"]
+    subscribe: ["{prefix}.t.link.{link}.*.down", "{prefix}.t.link.{link}.*.down.~p.>", "_INBOX.{link}.>"]
   }} }}
 ] }}
 "#
@@ -20,10 +20,10 @@ pub fn nats_agent_config(prefix: &str, link: &str) -> String {
 pub fn redis_agent_acl(prefix: &str, link: &str) -> Vec<String> {
     let publish = format!(
         "(+ping +evalsha +script|load +time +exists +xlen +xadd +zrangebyscore +rpush +ltrim +pexpire +publish \
-         &{prefix}:t:link.{link}.up &{prefix}:t:hello ~{prefix}:?:link.{link}.up ~{prefix}:?:hello \
-         ~{prefix}:q:link.{link}.up|* ~{prefix}:q:hello|*)"
+         &{prefix}:t:link.{link}.*.up &{prefix}:t:link-hello ~{prefix}:?:link.{link}.*.up ~{prefix}:?:link-hello \
+         ~{prefix}:q:link.{link}.*.up|* ~{prefix}:q:link-hello|*)"
     );
-    let listen = format!("&{prefix}:t:link.{link}.down");
+    let listen = format!("&{prefix}:t:link.{link}.*.down");
     let words =
         ["SETUSER", "agent", "reset", "on", ">a", "+ping", "+subscribe", "+unsubscribe", &listen, &publish];
     words.map(str::to_owned).to_vec()

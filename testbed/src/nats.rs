@@ -29,10 +29,7 @@ impl NatsServer {
     ///
     /// If NATS is not installed, or does not start.
     pub fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        // Synced every moment: a killed server keeps what it acknowledged.
-        let jetstream = format!("jetstream {{ store_dir: \"{}\" }}", directory.path().join("js").display());
-        Self::started(directory, &jetstream)
+        Self::at(free_port())
     }
 
     /// Starts one with these lines of a configuration file, for example its users and their permissions.
@@ -40,9 +37,21 @@ impl NatsServer {
         Self::started(tempfile::tempdir().expect("a temporary directory can be made"), config)
     }
 
+    /// Starts one with JetStream at this port of 127.0.0.1, for programs that are to be there before it.
+    pub fn at(port: u16) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        // Synced every moment: a killed server keeps what it acknowledged.
+        let jetstream = format!("jetstream {{ store_dir: \"{}\" }}", directory.path().join("js").display());
+        Self::started_at(port, directory, &jetstream)
+    }
+
     fn started(directory: TempDir, config: &str) -> Self {
+        Self::started_at(free_port(), directory, config)
+    }
+
+    fn started_at(port: u16, directory: TempDir, config: &str) -> Self {
         std::fs::write(directory.path().join("nats.conf"), config).expect("a file can be written");
-        let mut server = Self { port: free_port(), process: None, directory };
+        let mut server = Self { port, process: None, directory };
         server.resume();
         server
     }

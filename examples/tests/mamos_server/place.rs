@@ -97,12 +97,18 @@ impl Place {
     /// Starts an agent that keeps its state here, and waits until it is connected.
     pub(crate) async fn agent(&self, server: &Server, arguments: &[&str]) -> Program {
         let link = server.url.replacen("http", "ws", 1);
-        let (state, whitelist) = (self.path("agent"), self.path("whitelist.toml"));
-        let mut all = vec!["run", "--server", &link, "--state-directory", &state, "--whitelist", &whitelist];
-        all.extend(arguments);
-        let mut agent = Program::start(self.command(env!("CARGO_BIN_EXE_mamos-agent"), &all));
+        let all = [&["run", "--server", &link][..], arguments].concat();
+        let mut agent = Program::start(self.agent_command(&all));
         agent.until(": connected agent=").await;
         agent
+    }
+
+    /// A command line for an agent that keeps its state here.
+    pub(crate) fn agent_command(&self, arguments: &[&str]) -> Command {
+        let (state, whitelist) = (self.path("agent"), self.path("whitelist.toml"));
+        let mut all = vec!["--state-directory", &state, "--whitelist", &whitelist];
+        all.extend(arguments);
+        self.command(env!("CARGO_BIN_EXE_mamos-agent"), &all)
     }
 
     /// A command line for the operator.
@@ -123,7 +129,7 @@ impl Place {
     }
 }
 
-fn finish(output: Output) -> Ended {
+pub(crate) fn finish(output: Output) -> Ended {
     Ended {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).unwrap(),
@@ -189,6 +195,12 @@ impl Program {
         words.find(|word| word.starts_with(beginning)).expect("it was said").to_owned()
     }
 
+    /// The word after this, of what was said.
+    pub(crate) fn word_after(&self, beginning: &str) -> String {
+        let rest = self.said.split(beginning).nth(1).expect("it was said");
+        rest.split_whitespace().next().unwrap().to_owned()
+    }
+
     pub(crate) fn send(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
     }
@@ -244,7 +256,12 @@ pub(crate) async fn set_up(place: &Place, server: &mut Server) {
 
 /// Starts a server for trying out; gives its key and its registration token, too.
 pub(crate) async fn dev(place: &Place) -> (Server, String, String) {
-    let mut server = place.start(&["--dev"]).await;
+    dev_with(place, &[]).await
+}
+
+/// The same with more arguments.
+pub(crate) async fn dev_with(place: &Place, arguments: &[&str]) -> (Server, String, String) {
+    let mut server = place.start(&[&["--dev"], arguments].concat()).await;
     server.program.until("mamos-agent run").await;
     let (key, token) = (server.program.word("mamos_key_"), server.program.word("mamos_reg_"));
     (server, key, token)

@@ -101,20 +101,20 @@ pub(crate) fn assert_refused<T: std::fmt::Debug>(result: mamos_core::Result<T>, 
 
 /// An agent's user may use its own link and nothing else.
 pub(crate) async fn an_agent_is_kept_to_its_link(orchestrator: &dyn Bus, agent: &dyn Bus) {
-    let mut up = subscribe(orchestrator, "link.L.up", None, Delivery::Transient).await.unwrap();
-    let mut hello = subscribe(orchestrator, "hello", Some("g"), Delivery::Transient).await.unwrap();
-    let mut down = subscribe(agent, "link.L.down", None, Delivery::Transient).await.unwrap();
-    agent.publish(vec![message("hello", "h"), message("link.L.up", "u")]).await.unwrap();
-    orchestrator.publish(vec![message("link.L.down", "d")]).await.unwrap();
+    let mut up = subscribe(orchestrator, "link.L.c1.up", None, Delivery::Transient).await.unwrap();
+    let mut hello = subscribe(orchestrator, "link-hello", Some("g"), Delivery::Transient).await.unwrap();
+    let mut down = subscribe(agent, "link.L.c1.down", None, Delivery::Transient).await.unwrap();
+    agent.publish(vec![message("link-hello", "h"), message("link.L.c1.up", "u")]).await.unwrap();
+    orchestrator.publish(vec![message("link.L.c1.down", "d")]).await.unwrap();
     assert_eq!(receive(&mut *hello).await, "h");
     assert_eq!(receive(&mut *up).await, "u");
     assert_eq!(receive(&mut *down).await, "d");
-    for topic in ["link.M.up", "link.L.down", "other"] {
+    for topic in ["link.M.c1.up", "link.L.c1.down", "other"] {
         let start = Instant::now();
         assert_refused(agent.publish(vec![message(topic, "x")]).await, ErrorKind::Denied);
         assert!(start.elapsed() < Duration::from_secs(1), "noticed late: {:?}", start.elapsed());
     }
-    for topic in ["link.M.down", "hello", "link.L.up"] {
+    for topic in ["link.M.c1.down", "link-hello", "link.L.c1.up"] {
         let denied = match subscribe(agent, topic, None, Delivery::Transient).await {
             Err(error) => error,
             Ok(mut subscription) => {
@@ -124,6 +124,6 @@ pub(crate) async fn an_agent_is_kept_to_its_link(orchestrator: &dyn Bus, agent: 
         };
         assert_eq!(denied.kind(), ErrorKind::Denied, "{denied}");
     }
-    agent.publish(vec![message("link.L.up", "again")]).await.unwrap();
+    agent.publish(vec![message("link.L.c1.up", "again")]).await.unwrap();
     assert_eq!(receive(&mut *up).await, "again");
 }
