@@ -274,20 +274,20 @@ async fn an_agent_has_its_own_topics_only(server: &RabbitServer) {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         raw(&url).await.basic_consume(queue.into(), "".into(), options, arguments).await.map(drop)
     };
-    assert!(consume("mamos~durable~hello~orchestrators").await.is_err());
-    for (exchange, key) in [("", "mamos~durable~hello~orchestrators"), ("amq.topic", "link.a1.up")] {
+    assert!(consume("mamos~durable~link-hello~orchestrators").await.is_err());
+    for (exchange, key) in [("", "mamos~durable~link-hello~orchestrators"), ("amq.topic", "link.a1.0c.up")] {
         assert!(raw_publish(&raw(&url).await, exchange, key, b"forged").await.is_err(), "{exchange:?}");
     }
-    for key in ["#", "*.*.*", "link.#", "link.*.down", "link.a2.down", "hello"] {
+    for key in ["#", "*.*.*.*", "link.#", "link.*.*.down", "link.a1.*.down", "link.a2.0c.down", "link-hello"] {
         let channel = raw(&url).await;
-        let queue = "mamos~alone~link.a1.down~mine";
+        let queue = "mamos~alone~link.a1.0c.down~mine";
         let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
         channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
         let bind = async |key: &str| {
             let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
             channel.queue_bind(queue.into(), "mamos".into(), key.into(), options, arguments).await
         };
-        bind("link.a1.down").await.unwrap();
+        bind("link.a1.0c.down").await.unwrap();
         assert!(bind(key).await.is_err(), "{key}");
     }
 }

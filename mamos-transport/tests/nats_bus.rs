@@ -80,6 +80,9 @@ async fn an_agent_is_kept_to_its_link() {
     let orchestrator = NatsBus::connect(user("orchestrator", "o", "_INBOX")).await.unwrap();
     let agent = NatsBus::connect(user("agent", "a", "_INBOX.L")).await.unwrap();
     buses::an_agent_is_kept_to_its_link(&orchestrator, &agent).await;
+    let in_url = |url: &str| NatsSettings::new(url.replace("HOST", &format!("127.0.0.1:{}", server.port())));
+    NatsBus::connect(in_url("nats://orchestrator:%6f@HOST")).await.unwrap();
+    assert_refused(NatsBus::connect(in_url("nats://orchestrator:secret@HOST")).await, ErrorKind::Denied);
     assert_refused(NatsBus::connect(user("agent", "secret", "_INBOX.L")).await, ErrorKind::Denied);
     assert_refused(NatsBus::connect(user("agent", "a", "_INBOX")).await, ErrorKind::Denied);
 }

@@ -112,7 +112,9 @@ async fn connection(settings: &Settings) -> Result<String, Trouble> {
         Ok::<_, Error>((is_orchestrator, connection.peer()))
     };
     let (is_orchestrator, peer) =
-        tokio::time::timeout(PATIENCE, first).await.unwrap_or_else(|_| Err(late()))?;
+        tokio::time::timeout(PATIENCE, first).await.unwrap_or_else(|_| Err(late())).map_err(|error| {
+            Trouble::from(error).next("see whether it runs there, and `server` and `pin`: docs/operating.md")
+        })?;
     if !is_orchestrator {
         return Err(Trouble::new(
             Ending::Failed,

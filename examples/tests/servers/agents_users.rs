@@ -2,6 +2,8 @@
 
 use mamos_testbed::{NatsServer, RabbitServer, RedisServer, nats_agent_config, redis_agent_acl};
 
+use rustix::process::Signal;
+
 use super::place::{Place, Program, dev_with};
 
 /// The link of these agents.
@@ -23,7 +25,8 @@ async fn a_job_runs(orchestrator: &str, agent: &str) {
     // Its user may not use the topics of that link: the broker says so.
     other.until("error=").await;
     assert!(!other.said.contains(": connected agent="), "{}", other.said);
-    drop(other);
+    other.send(Signal::KILL);
+    other.end().await;
 
     let mut agent = start(LINK);
     agent.until(": connected agent=").await;

@@ -12,7 +12,7 @@ use super::super::tls;
 #[derive(Clone)]
 pub struct NatsSettings {
     /// Where the servers are, for example `nats://127.0.0.1:4222`, or `tls://…` for TLS 1.3. Servers of one
-    /// cluster are separated by commas. May hold `user:password@`.
+    /// cluster are separated by commas. May hold `user:password@`, or `token@`.
     pub url: String,
     /// As whom. Default: what the URL says, or nobody.
     pub credentials: NatsCredentials,
@@ -106,7 +106,7 @@ impl NatsSettings {
             return Err(wrong("the prefix of inboxes must be tokens of A-Z a-z 0-9 _ - with dots between"));
         }
         let options = match &self.credentials {
-            NatsCredentials::Url => ConnectOptions::new(),
+            NatsCredentials::Url => of_url(servers)?,
             NatsCredentials::User { user, password } => {
                 ConnectOptions::with_user_and_password(user.clone(), password.clone())
             }
@@ -152,6 +152,42 @@ impl fmt::Debug for NatsCredentials {
     }
 }
 
+/// As whom the URL says: the first of its servers that says it. The client itself does not look there.
+fn of_url(servers: &[ServerAddr]) -> Result<ConnectOptions> {
+    let Some(server) = servers.iter().find(|server| server.username().is_some()) else {
+        return Ok(ConnectOptions::new());
+    };
+    let decoded = |text: &str| {
+        percent_decoded(text).ok_or_else(|| {
+            wrong("the user or password in the URL of NATS is not UTF-8, or a % in it is not %25")
+        })
+    };
+    let user = decoded(server.username().unwrap_or_default())?;
+    Ok(match server.password() {
+        Some(password) => ConnectOptions::with_user_and_password(user, decoded(password)?),
+        // As other clients of NATS read it.
+        None => ConnectOptions::with_token(user),
+    })
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, others)) = rest.split_first() {
+        rest = others;
+        bytes.push(match first {
+            b'%' => {
+                let (digits, others) = rest.split_at_checked(2)?;
+                rest = others;
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// Two silent intervals end a connection whose other end is gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// Work goes on within 5 s of the server's return, so the pauses stay well below that.
@@ -164,4 +200,17 @@ fn pause(attempts: usize) -> Duration {
 
 fn wrong(message: &str) -> Error {
     Error::new(ErrorKind::Config, "bus.connect", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_url_writes_with_percent_signs_is_read() {
+        assert_eq!(percent_decoded("a%40b%3F%C3%A9").as_deref(), Some("a@b?é"));
+        for broken in ["%", "%4", "%zz", "%ff", "a%+1"] {
+            assert_eq!(percent_decoded(broken), None, "{broken}");
+        }
+    }
 }
