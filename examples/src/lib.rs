@@ -20,3 +20,8 @@ pub use crate::in_process::in_process;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+// So is what the documents show.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/several-orchestrators.md")]
+struct SeveralOrchestrators;

@@ -278,7 +278,8 @@ async fn an_agent_has_its_own_topics_only(server: &RabbitServer) {
     for (exchange, key) in [("", "mamos~durable~link-hello~orchestrators"), ("amq.topic", "link.a1.0c.up")] {
         assert!(raw_publish(&raw(&url).await, exchange, key, b"forged").await.is_err(), "{exchange:?}");
     }
-    for key in ["#", "*.*.*.*", "link.#", "link.*.*.down", "link.a1.*.down", "link.a2.0c.down", "link-hello"] {
+    for key in ["#", "*.*.*.*", "link.#", "link.*.*.down", "link.a1.*.down", "link.a2.0c.down", "link-hello"]
+    {
         let channel = raw(&url).await;
         let queue = "mamos~alone~link.a1.0c.down~mine";
         let options = QueueDeclareOptions { exclusive: true, ..Default::default() };

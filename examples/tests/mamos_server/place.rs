@@ -195,12 +195,6 @@ impl Program {
         words.find(|word| word.starts_with(beginning)).expect("it was said").to_owned()
     }
 
-    /// The word after this, of what was said.
-    pub(crate) fn word_after(&self, beginning: &str) -> String {
-        let rest = self.said.split(beginning).nth(1).expect("it was said");
-        rest.split_whitespace().next().unwrap().to_owned()
-    }
-
     pub(crate) fn send(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
     }

@@ -4,6 +4,7 @@ use mamos_testbed::{NatsServer, RabbitServer, RedisServer, nats_agent_config, re
 
 use rustix::process::Signal;
 
+use super::over_bus::pin_of;
 use super::place::{Place, Program, dev_with};
 
 /// The link of these agents.
@@ -13,7 +14,7 @@ const LINK: &str = "a1";
 async fn a_job_runs(orchestrator: &str, agent: &str) {
     let place = Place::new();
     let (server, key, token) = dev_with(&place, &["--bus", orchestrator]).await;
-    let pin = server.program.word_after("pin=");
+    let pin = pin_of(&server);
     place.write("address", agent);
     let address = place.path("address");
     let arguments = ["--server-file", &address, "--pin", &pin, "--registration-token", &token];

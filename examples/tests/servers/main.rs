@@ -9,4 +9,5 @@ mod over_bus;
 #[path = "../mamos_server/place.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod place;
+mod several;
 mod trouble;

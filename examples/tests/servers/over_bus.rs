@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::place::{PATIENCE, Place, Program, dev_with};
+use super::place::{PATIENCE, Place, Program, Server, dev_with};
 
 /// A job that was enqueued after a kill has run so soon.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -14,13 +14,19 @@ pub(crate) fn apart(url: &str) -> String {
     format!("{url}?prefix={}", mamos_testbed::unique_name())
 }
 
+/// What the server said that agents pin.
+pub(crate) fn pin_of(server: &Server) -> String {
+    let rest = server.program.said.split("pin=").nth(1).expect("it was said");
+    rest.split_whitespace().next().unwrap().to_owned()
+}
+
 /// Runs a command on an agent that comes over this bus, and once more after the server was killed.
 async fn jobs_run_over(bus: &str) {
     let place = Place::new();
     let store = format!("sqlite:{}", place.path("jobs.db"));
     let (mut server, key, token) = dev_with(&place, &["--store", &store, "--bus", bus]).await;
     assert!(server.program.said.contains("agents may come over the bus"), "{}", server.program.said);
-    let pin = server.program.word_after("pin=");
+    let pin = pin_of(&server);
 
     let checked = place.ended(&["--store", &store, "--bus", bus, "check"]).await;
     assert!(checked.code == 0 && checked.err.contains(&format!("pin        {pin}")), "{}", checked.err);
