@@ -56,7 +56,8 @@ pub(super) struct Flags {
     pub(super) ca: Option<String>,
     /// The fingerprint of its certificate: sha256: and 64 hexadecimal digits; over a bus its key, as
     /// `mamos-server check` shows it. May be given more than once
-    #[arg(long, value_name = "PIN", global = true)]
+    // A key may begin with a hyphen.
+    #[arg(long, value_name = "PIN", global = true, allow_hyphen_values = true)]
     pub(super) pin: Vec<String>,
     /// The name of links over a bus, as the broker's permissions have it [default: made of the name]
     #[arg(long, value_name = "NAME", global = true)]
@@ -122,5 +123,11 @@ mod tests {
     #[test]
     fn the_command_line_does_not_contradict_itself() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_pin_may_begin_with_a_hyphen() {
+        let cli = Cli::try_parse_from(["mamos-agent", "--pin", "-6EHv_POEL4", "run"]).unwrap();
+        assert_eq!(cli.flags.pin, ["-6EHv_POEL4"]);
     }
 }

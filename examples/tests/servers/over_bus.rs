@@ -35,7 +35,7 @@ async fn jobs_run_over(bus: &str) {
     let checked = [&agent[..], &["--registration-token", &token, "check"]].concat();
     let checked = place.agent_command(&checked).output().await.unwrap();
     let text = String::from_utf8_lossy(&checked.stdout);
-    assert!(checked.status.success() && text.contains("link over-a-bus over"), "{text}");
+    assert!(checked.status.success() && text.contains("link over-a-bus over"), "{checked:?}");
 
     let registered = [&agent[..], &["--registration-token", &token, "register"]].concat();
     let registered = place.agent_command(&registered).output().await.unwrap();
