@@ -39,6 +39,7 @@ server postgres postgresql '/usr/lib/postgresql/*/bin/postgres' '/usr/bin/postgr
 server redis redis-server '/usr/bin/redis-server' '/usr/local/bin/redis-server' '/usr/bin/valkey-server'
 server nats nats-server '/usr/sbin/nats-server' '/usr/bin/nats-server' '/usr/local/bin/nats-server'
 server amqp rabbitmq-server '/usr/lib/rabbitmq/bin/rabbitmq-server' '/usr/sbin/rabbitmq-server'
+server haproxy haproxy '/usr/sbin/haproxy' '/usr/bin/haproxy' '/usr/local/bin/haproxy'
 server clocks libfaketime '/usr/lib/*/faketime/libfaketime.so.1'
 if [ ${#missing[@]} -gt 0 ] && [ "${CI:-}" = true ]; then
     echo "CI has no tests without: ${missing[*]}" >&2
