@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 cargo build --release --quiet --bin mamos-bench
 bench=target/release/mamos-bench
-postgres=${MAMOS_TEST_POSTGRES:-postgres://postgres@127.0.0.1:5432/test}
+postgres=${MAMOS_TEST_POSTGRES:-postgres://postgres@127.0.0.1:5432/test?sslmode=disable}
 redis=${MAMOS_TEST_REDIS:-redis://127.0.0.1:6379}
 nats=${MAMOS_TEST_NATS:-nats://127.0.0.1:4222}
 amqp=${MAMOS_TEST_AMQP:-amqp://guest:guest@127.0.0.1:5672/%2f}

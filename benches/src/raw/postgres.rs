@@ -58,7 +58,10 @@ impl Schema {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("mamos_bench_{}_{number}", std::process::id());
-        Self { url: url.unwrap_or("postgres://postgres@127.0.0.1:5432/test").to_owned(), name }
+        Self {
+            url: url.unwrap_or("postgres://postgres@127.0.0.1:5432/test?sslmode=disable").to_owned(),
+            name,
+        }
     }
 
     pub(crate) async fn connect(&self) -> anyhow::Result<PgConnection> {
