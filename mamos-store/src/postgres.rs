@@ -171,6 +171,13 @@ impl PostgresStore {
         place.check_version(found, settings.migrate)?;
         // The right to read is no right to write, and a standby has it too.
         schema::check_rights(&mut connection).await.map_err(failed)?;
+        if !schema::is_vacuumed(&mut connection).await.map_err(failed)? {
+            tracing::warn!(
+                target: "mamos::store",
+                database = place.name,
+                "autovacuum is off: dead rows are never removed, and claims get slower; switch it on, or run VACUUM often"
+            );
+        }
         let known = Arc::new(Known::default());
         let (enqueue, enqueuing) = Drain::start(Arc::clone(&place), Arc::clone(&known));
         let (claim, claiming) = Drain::start(Arc::clone(&place), Arc::clone(&known));

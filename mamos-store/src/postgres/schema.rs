@@ -78,6 +78,12 @@ async fn bring_up_to_date(connection: &mut PgConnection, schema: &str) -> Result
     Ok(before)
 }
 
+/// Does the server remove dead rows by itself? Each job leaves some.
+pub(super) async fn is_vacuumed(connection: &mut PgConnection) -> Result<bool, Fault> {
+    let row = sqlx::query("SELECT current_setting('autovacuum')::boolean").fetch_one(connection).await?;
+    Ok(row.try_get(0)?)
+}
+
 /// Fails unless the user may do what daily work needs, on a server that takes writes.
 pub(super) async fn check_rights(connection: &mut PgConnection) -> Result<(), Fault> {
     // Locks one row of one table at most, and changes nothing.
