@@ -10,6 +10,7 @@ pub mod agent;
 pub mod orchestrator;
 pub mod scenario;
 
+mod doubled;
 mod fleet;
 mod links;
 mod progress;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use mamos_core::transport::{Connector, Listener};
 use mamos_transport::AnyOf;
 use mamos_transport::link_over_bus::{LinkOverBusConnector, LinkOverBusListener, LinkSettings};
+
+use super::doubled::Doubled;
 use mamos_transport::socket::{UnixFrameConnector, UnixFrameListener};
 
 /// One way from agents to an orchestrator: `unix:PATH`, or the URL of a bus.
@@ -50,7 +52,7 @@ impl Link {
         match self {
             Self::Unix(path) => Ok(Arc::new(UnixFrameListener::bind(path.clone()).await?)),
             Self::Bus(url) => {
-                let bus = mamos_transport::bus::open(url).await?;
+                let bus = Arc::new(Doubled::new(mamos_transport::bus::open(url).await?));
                 Ok(Arc::new(LinkOverBusListener::bind(bus, settings()).await?))
             }
         }
@@ -63,7 +65,7 @@ impl Link {
             match link {
                 Self::Unix(path) => ways.push(Arc::new(UnixFrameConnector::new(path.clone()))),
                 Self::Bus(url) => {
-                    let bus = mamos_transport::bus::open(url).await?;
+                    let bus = Arc::new(Doubled::new(mamos_transport::bus::open(url).await?));
                     ways.push(Arc::new(LinkOverBusConnector::new(bus, settings())?));
                 }
             }
