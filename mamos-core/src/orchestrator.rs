@@ -218,6 +218,19 @@ impl Orchestrator {
         &self.engine.whitelist
     }
 
+    /// Makes sure that the time is that of the store, if that has a clock. Awaited jobs do so themselves; await it
+    /// once before [building](Enqueue::build) jobs with delays or deadlines by hand.
+    ///
+    /// # Errors
+    ///
+    /// The error of the store: the time may still be that of this machine.
+    pub async fn align_clock(&self) -> Result<()> {
+        if !self.engine.clock.is_settled() {
+            self.engine.clock.align(&*self.engine.store).await?;
+        }
+        Ok(())
+    }
+
     /// The time, as this orchestrator sees it.
     pub fn now(&self) -> Timestamp {
         self.engine.now()

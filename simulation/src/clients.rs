@@ -85,7 +85,13 @@ impl Clients {
         while made < jobs {
             sleep(Duration::from_millis(random.u64(0..4000))).await;
             let count = random.usize(1..=8).min(jobs - made);
-            let orchestrator = self.front.get().await;
+            let orchestrator = loop {
+                let orchestrator = self.front.get().await;
+                match orchestrator.align_clock().await {
+                    Ok(()) => break orchestrator,
+                    Err(_) => sleep(TRY_AGAIN).await,
+                }
+            };
             let mut batch = Vec::new();
             for n in made..made + count {
                 let id = JobId::from_key(&format!("{}/{name}/{n}", self.seed));

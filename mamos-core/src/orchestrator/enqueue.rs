@@ -189,6 +189,8 @@ impl<'a, O> Enqueue<'a, O> {
 
     /// The job as it would be stored, without storing it: for [`Orchestrator::enqueue_all`].
     ///
+    /// Delays are counted from the time of the orchestrator: see [`Orchestrator::align_clock`].
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if a name is not valid or the arguments cannot be written down.
