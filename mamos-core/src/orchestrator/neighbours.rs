@@ -164,8 +164,10 @@ impl Neighbours {
 
     /// Forgets who was not heard of for long.
     fn forget_gone(&self) {
-        let count = self.state().forget_gone(Instant::now());
-        self.count.store(count, Ordering::Relaxed);
+        let mut state = self.state();
+        self.count.store(state.forget_gone(Instant::now()), Ordering::Relaxed);
+        // Or a job that was watched once would cost every later one a lock.
+        self.watched.store(state.watched_count(), Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

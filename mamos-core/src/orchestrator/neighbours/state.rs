@@ -80,7 +80,12 @@ impl State {
         self.neighbours.remove(&life);
     }
 
-    /// Forgets who was not heard of for long. Gives how many are there.
+    /// How many jobs neighbours want to hear of.
+    pub(super) fn watched_count(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// Forgets who was not heard of for long, and what nobody asked for again. Gives how many are there.
     pub(super) fn forget_gone(&mut self, now: Instant) -> usize {
         self.neighbours.retain(|_, neighbour| now.duration_since(neighbour.heard_at) < GONE_AFTER);
         self.watched.retain(|_, until| *until > now);
@@ -242,6 +247,7 @@ mod tests {
         assert_eq!(state.take(), [Hint::Jobs(vec![job(3)])]);
         tokio::time::advance(WATCHED_FOR).await;
         state.forget_gone(Instant::now());
+        assert_eq!(state.watched_count(), 0);
         assert!(!state.happened(job(3)), "it asked no more");
     }
 
