@@ -27,6 +27,9 @@ use super::settings::LinkSettings;
 const MAX_WAITING: usize = 256;
 /// The same in bytes, and the most that is published at once. A message more is taken if it is alone.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+/// From so many waiting messages on, or a quarter of the bytes, a second call publishes beside the first.
+const MUCH_WAITING: usize = MAX_WAITING / 4;
+const MUCH_WAITING_BYTES: usize = MAX_WAITING_BYTES / 4;
 /// The most frames that wait for the receiver. What comes beyond that is dropped: the sender will send it
 /// again, and could not be told to wait.
 const MAX_ARRIVED: usize = 1024;
@@ -139,6 +142,8 @@ pub(super) struct Shared {
     pub(super) over: Notify,
     /// There is something to publish, or another pace to keep.
     pub(super) to_write: Notify,
+    /// So much waits that it should not wait for what is on the way.
+    pub(super) much_to_write: Notify,
     room: Notify,
     readable: Notify,
     is_pumped_out: AtomicBool,
@@ -185,6 +190,7 @@ impl Shared {
             heard: Notify::new(),
             over: Notify::new(),
             to_write: Notify::new(),
+            much_to_write: Notify::new(),
             room: Notify::new(),
             readable: Notify::new(),
             is_pumped_out: AtomicBool::new(false),
@@ -244,7 +250,7 @@ impl Shared {
 
     /// Seals a frame and lets it wait for the bus. `false` if there is no room.
     fn put(&self, encoding: Encoding, frame: &[u8]) -> Result<bool> {
-        let worn_out = {
+        let (worn_out, is_much) = {
             let mut outgoing = lock(&self.outgoing);
             match self.end.get() {
                 None => {}
@@ -256,13 +262,19 @@ impl Shared {
             if !outgoing.has_room_for(frame.len()) {
                 return Ok(false);
             }
-            outgoing.seal(encoding, frame, self.max_message_bytes).err()
+            let had_much = outgoing.is_much();
+            let worn_out = outgoing.seal(encoding, frame, self.max_message_bytes).err();
+            (worn_out, !had_much && outgoing.is_much())
         };
         if let Some(error) = worn_out {
             self.end(End::Failed(error.duplicate()));
             return Err(error);
         }
         self.to_write.notify_one();
+        // Once, not with every frame: each would wake the pump.
+        if is_much {
+            self.much_to_write.notify_one();
+        }
         Ok(true)
     }
 
@@ -279,6 +291,11 @@ impl Shared {
             Ok(()) => self.to_write.notify_one(),
             Err(error) => self.end(End::Failed(error)),
         }
+    }
+
+    /// Does so much wait that it should not wait for what is on the way?
+    pub(super) fn waits_much(&self) -> bool {
+        lock(&self.outgoing).is_much()
     }
 
     /// All that waits for the bus and goes into one call.
@@ -377,6 +394,10 @@ impl Outgoing {
     fn has_room_for(&self, bytes: usize) -> bool {
         self.waiting.is_empty()
             || (self.waiting.len() < MAX_WAITING && self.bytes + bytes <= MAX_WAITING_BYTES)
+    }
+
+    fn is_much(&self) -> bool {
+        self.waiting.len() >= MUCH_WAITING || self.bytes >= MUCH_WAITING_BYTES
     }
 
     fn push(&mut self, message: Bytes) {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
 use mamos_core::bus::{Bus, Subscription};
 use mamos_core::{Error, ErrorKind};
 use tokio::time::Instant;
@@ -17,6 +18,9 @@ pub(super) const BUS_PAUSE: Duration = Duration::from_millis(100);
 /// An agent says that it lives this often until it is heard: its first messages may be lost, and until one
 /// arrives the orchestrator does not begin.
 const EAGER: Duration = Duration::from_millis(200);
+
+/// The most calls of a connection that publish at the same time.
+const CALLS_AT_ONCE: usize = 2;
 
 /// How many messages are opened before anything else is looked at.
 const AT_ONCE: usize = 32;
@@ -64,11 +68,23 @@ impl Drop for PumpedOut<'_> {
 }
 
 /// Publishes what waits, as much at once as there is. Ends when the connection is over and nothing waits.
+///
+/// While a bus is asked, and a broker's confirm may take a while, more is published as soon as much waits:
+/// the broker has work then while its answer is on the way back. Little waits for the answer, and grows.
 async fn write(bus: &dyn Bus, shared: &Shared, pace: Pace) {
     let mut wrote_at = Instant::now();
+    // Polled in this order, so that messages do not overtake each other on a bus that takes calls in turn.
+    let mut on_the_way = FuturesOrdered::new();
     loop {
-        let messages = shared.take_waiting();
-        if messages.is_empty() {
+        while on_the_way.is_empty() || (on_the_way.len() < CALLS_AT_ONCE && shared.waits_much()) {
+            let messages = shared.take_waiting();
+            if messages.is_empty() {
+                break;
+            }
+            let count = messages.len() as u64;
+            on_the_way.push_back(async move { (count, bus.publish(messages).await) });
+        }
+        if on_the_way.is_empty() {
             if shared.ended().is_some() {
                 return;
             }
@@ -86,18 +102,22 @@ async fn write(bus: &dyn Bus, shared: &Shared, pace: Pace) {
             }
             continue;
         }
-        let count = messages.len() as u64;
-        let published = bus.publish(messages).await;
-        wrote_at = Instant::now();
-        let Err(error) = published else { continue };
-        shared.counts().add(|counts| counts.unpublished += count);
-        if error.kind() != ErrorKind::Unavailable {
-            shared.end(End::Failed(gone("the bus does not take its messages", error)));
-            return;
+        tokio::select! {
+            () = shared.much_to_write.notified(), if on_the_way.len() < CALLS_AT_ONCE => {}
+            Some((count, published)) = on_the_way.next() => {
+                wrote_at = Instant::now();
+                let Err(error) = published else { continue };
+                shared.counts().add(|counts| counts.unpublished += count);
+                if error.kind() != ErrorKind::Unavailable {
+                    shared.end(End::Failed(gone("the bus does not take its messages", error)));
+                    return;
+                }
+                // What was not taken is lost, as it may be on any bus. If that lasts, the silence ends the
+                // connection.
+                tracing::debug!(target: "mamos::link", %error, "the bus does not take messages now");
+                tokio::time::sleep(BUS_PAUSE).await;
+            }
         }
-        // What was not taken is lost, as it may be on any bus. If that lasts, the silence ends the connection.
-        tracing::debug!(target: "mamos::link", %error, "the bus does not take messages now");
-        tokio::time::sleep(BUS_PAUSE).await;
     }
 }
 

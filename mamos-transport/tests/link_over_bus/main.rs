@@ -8,6 +8,7 @@ mod hellos;
 mod kit;
 mod meddler;
 mod sessions;
+mod slow_bus;
 
 use std::sync::Arc;
 use std::time::Duration;
