@@ -4,6 +4,8 @@
 #![cfg(feature = "amqp")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "buses/certificates.rs"]
+mod certificates;
 #[path = "amqp_faults/support.rs"]
 mod support;
 
@@ -20,8 +22,8 @@ use mamos_transport::AmqpBus;
 use mamos_transport::bus::DurableQueues;
 
 use support::{
-    TIMEOUT, Tls, assert_silent, authority, connect, control, eventually, io_threads, next, number, publish,
-    raw, raw_publish, settings, subscribe, topic, try_subscribe, until_it_arrives,
+    TIMEOUT, Tls, assert_silent, connect, control, eventually, io_threads, next, number, publish, raw,
+    raw_publish, settings, subscribe, topic, try_subscribe, until_it_arrives,
 };
 
 /// What `docs/bus-rabbitmq.md` advises.
@@ -95,7 +97,7 @@ async fn tls_is_verified_and_installs_nothing(tls: &Tls) {
     assert_eq!(next(&mut *alone).await.payload, "over TLS");
 
     // Vouched for by somebody else.
-    settings.ca = Some(authority().0.pem().into_bytes());
+    settings.ca = Some(certificates::strange_authority().into_bytes());
     let error = AmqpBus::connect(settings.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
     assert!(error.to_string().contains("certificate"), "{error}");
@@ -294,18 +296,28 @@ async fn an_agent_has_its_own_topics_only(server: &RabbitServer) {
 }
 
 async fn a_blocked_broker_is_told(server: &RabbitServer) {
+    let memory = "set_vm_memory_high_watermark";
+    let says = ["low on memory", "vm_memory_high_watermark"];
+    an_alarm_is_told(server, says, [memory, "0.00001"], [memory, "0.4"]).await;
+    let disk = "set_disk_free_limit";
+    let says = ["low on disk", "disk_free_limit"];
+    an_alarm_is_told(server, says, [disk, "1000000GB"], [disk, "1MB"]).await;
+}
+
+/// The broker's memory or disk gets short, and then no more.
+async fn an_alarm_is_told(server: &RabbitServer, says: [&str; 2], raise: [&str; 2], clear: [&str; 2]) {
     let bus = connect(server).await;
-    let topic = topic("blocked");
+    let topic = topic(&format!("blocked-{}", raise[0]));
     let mut group = subscribe(&bus, &topic, Some("g"), Delivery::Durable).await;
     publish(&bus, &topic, &["before-1", "before-2"]).await.unwrap();
     let first = next(&mut *group).await;
-    control(server, &["set_vm_memory_high_watermark", "0.00001"]);
+    control(server, &raise);
     for _ in 0..3 {
         let started = Instant::now();
         let error = publish(&bus, &topic, &["refused"]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(started.elapsed() < TIMEOUT + Duration::from_secs(1), "{:?}", started.elapsed());
-        assert!(error.to_string().contains("vm_memory_high_watermark"), "{error}");
+        assert!(says.iter().all(|words| error.to_string().contains(words)), "{error}");
     }
     // What is there can be received and acknowledged; new subscriptions can be made.
     group.acknowledge(first.receipt).await.unwrap();
@@ -319,7 +331,7 @@ async fn a_blocked_broker_is_told(server: &RabbitServer) {
     let before = io_threads();
     drop(other);
     eventually(async || io_threads() == before - 2).await;
-    control(server, &["set_vm_memory_high_watermark", "0.4"]);
+    control(server, &clear);
     eventually(async || publish(&bus, &topic, &["after"]).await.is_ok()).await;
     // What was refused may have been taken nevertheless.
     while next(&mut *alone).await.payload != "after" {}

@@ -37,11 +37,17 @@ impl NatsServer {
         Self::started(tempfile::tempdir().expect("a temporary directory can be made"), config)
     }
 
+    /// Starts one with JetStream and these lines.
+    pub fn with_jetstream(config: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let config = format!("{}\n{config}", jetstream(&directory));
+        Self::started(directory, &config)
+    }
+
     /// Starts one with JetStream at this port of 127.0.0.1, for programs that are to be there before it.
     pub fn at(port: u16) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        // Synced every moment: a killed server keeps what it acknowledged.
-        let jetstream = format!("jetstream {{ store_dir: \"{}\" }}", directory.path().join("js").display());
+        let jetstream = jetstream(&directory);
         Self::started_at(port, directory, &jetstream)
     }
 
@@ -76,6 +82,16 @@ impl NatsServer {
         self.end(Signal::TERM);
     }
 
+    /// Stops it in its tracks: its connections stay, and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Starts it again, on the same port and with the same files.
     pub fn resume(&mut self) {
         let log = self.directory.path().join("log");
@@ -89,10 +105,20 @@ impl NatsServer {
         self.process = Some(process);
     }
 
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
+    }
+
     fn end(&mut self, signal: Signal) {
         if let Some(mut process) = self.process.take() {
             process.signal(signal);
             process.wait();
         }
     }
+}
+
+fn jetstream(directory: &TempDir) -> String {
+    format!("jetstream {{ store_dir: \"{}\" }}", directory.path().join("js").display())
 }

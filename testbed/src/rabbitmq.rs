@@ -71,6 +71,16 @@ impl RabbitServer {
         self.end(Signal::TERM);
     }
 
+    /// Stops it in its tracks: its connections stay, and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Starts it again, on the same port and with the same files.
     pub fn resume(&mut self) {
         let log = self.directory.path().join("log");
@@ -108,6 +118,12 @@ impl RabbitServer {
             .env("RABBITMQ_LOG_BASE", path.join("logs"))
             .env("RABBITMQ_PID_FILE", path.join("pid"));
         command
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal_all(signal);
+        }
     }
 
     fn end(&mut self, signal: Signal) {

@@ -63,6 +63,16 @@ impl RedisServer {
         self.end(Signal::TERM);
     }
 
+    /// Stops it in its tracks: its connections stay, and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Starts it again, on the same port and with the same files.
     pub fn resume(&mut self) {
         let log = self.directory.path().join("log");
@@ -82,6 +92,12 @@ impl RedisServer {
         let mut command = Command::new(client);
         let output = command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(arguments).output();
         String::from_utf8_lossy(&output.expect("redis-cli runs").stdout).trim().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
     }
 
     fn end(&mut self, signal: Signal) {

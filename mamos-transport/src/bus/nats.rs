@@ -3,6 +3,7 @@
 //! How it is laid out on the server, and what that promises, is told in `docs/bus-nats.md`.
 
 mod durable;
+mod foreign;
 mod parts;
 mod publish;
 mod session;

@@ -25,6 +25,8 @@ const OPEN: &str = "bus.open";
 /// | `prefix=NAME` | `mamos` | programs with different prefixes do not meet; the name of the exchange with RabbitMQ |
 /// | `ca=FILE` | the system's | PEM of the authorities that may vouch for the broker |
 /// | `inbox_prefix=NAME` | `_INBOX` | where the answers of NATS go, if its permissions say so |
+/// | `creds=FILE` | | who this is for NATS: a `.creds` file, with a JWT and the seed of its key |
+/// | `nkey=FILE` | | the same: a file with the seed of an nkey |
 ///
 /// # Errors
 ///
@@ -56,30 +58,30 @@ struct Wish {
     prefix: Option<String>,
     ca: Option<String>,
     inbox_prefix: Option<String>,
+    /// Secrets.
+    creds: Option<String>,
+    nkey: Option<String>,
 }
 
 impl Wish {
     fn read(url: &str) -> Result<Self> {
         let (url, parameters) = url.split_once('?').unwrap_or((url, ""));
-        let mut wish = Self { url: url.to_owned(), prefix: None, ca: None, inbox_prefix: None };
+        let is_nats = matches!(url.split_once(':'), Some(("nats" | "tls", _)));
+        let mut wish =
+            Self { url: url.to_owned(), prefix: None, ca: None, inbox_prefix: None, creds: None, nkey: None };
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             let value = |value: &str| Some(value.to_owned());
             match parameter.split_once('=') {
                 Some(("prefix", name)) => wish.prefix = value(name),
-                Some(("inbox_prefix", name)) if matches!(url.split_once(':'), Some(("nats" | "tls", _))) => {
-                    wish.inbox_prefix = value(name);
-                }
-                Some(("ca", path)) => {
-                    wish.ca = Some(std::fs::read_to_string(path).map_err(|error| {
-                        config(&format!("the certificates of `ca`, {path}, cannot be read"))
-                            .with_source(error)
-                    })?);
-                }
+                Some(("inbox_prefix", name)) if is_nats => wish.inbox_prefix = value(name),
+                Some(("creds", path)) if is_nats => wish.creds = Some(content("creds", path)?),
+                Some(("nkey", path)) if is_nats => wish.nkey = Some(content("nkey", path)?),
+                Some(("ca", path)) => wish.ca = Some(content("ca", path)?),
                 // Not the parameter itself: what comes after a `?` in a password would be shown.
                 _ => {
                     return Err(config(
                         "after the `?` of the URL of a bus can stand prefix=NAME, ca=FILE and, for NATS, \
-                         inbox_prefix=NAME; a `?` in a password is written %3F",
+                         inbox_prefix=NAME, creds=FILE and nkey=FILE; a `?` in a password is written %3F",
                     ));
                 }
             }
@@ -88,16 +90,30 @@ impl Wish {
     }
 }
 
+fn content(parameter: &str, path: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        config(&format!("the file of `{parameter}`, {path}, cannot be read")).with_source(error)
+    })
+}
+
 fn config(message: &str) -> Error {
     Error::new(ErrorKind::Config, OPEN, message)
 }
 
 #[cfg(feature = "nats")]
 async fn nats(wish: Wish) -> Result<Arc<dyn Bus>> {
+    use super::nats::NatsCredentials;
+
     let mut settings = super::NatsSettings::new(wish.url);
     settings.prefix = wish.prefix.unwrap_or(settings.prefix);
     settings.inbox_prefix = wish.inbox_prefix.unwrap_or(settings.inbox_prefix);
     settings.ca_pem = wish.ca;
+    settings.credentials = match (wish.creds, wish.nkey) {
+        (None, None) => NatsCredentials::Url,
+        (Some(creds), None) => NatsCredentials::Creds(creds),
+        (None, Some(seed)) => NatsCredentials::NkeySeed(seed.trim().to_owned()),
+        (Some(_), Some(_)) => return Err(config("a bus over NATS takes one of creds=FILE and nkey=FILE")),
+    };
     Ok(Arc::new(super::NatsBus::connect(settings).await?))
 }
 

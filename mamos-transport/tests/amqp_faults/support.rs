@@ -12,6 +12,8 @@ use mamos_core::id::{GroupName, TopicName};
 use mamos_testbed::RabbitServer;
 use mamos_transport::{AmqpBus, AmqpSettings};
 
+use crate::certificates::Certificates;
+
 /// The longest wait for something that must come.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// Silence of this length means that nothing more comes.
@@ -28,30 +30,16 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) fn new(directory: &Path) -> Self {
-        let (authority, issuer) = authority();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let certificate = certificate.signed_by(&key, &issuer).unwrap();
+        let made = Certificates::new(directory);
         let port = mamos_testbed::free_port();
         let mut config = format!("listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.verify = verify_none\n");
-        for (option, pem) in [
-            ("cacertfile", authority.pem()),
-            ("certfile", certificate.pem()),
-            ("keyfile", key.serialize_pem()),
-        ] {
-            let path = directory.join(option);
-            std::fs::write(&path, pem).unwrap();
+        for (option, path) in
+            [("cacertfile", &made.ca), ("certfile", &made.certificate), ("keyfile", &made.key)]
+        {
             config += &format!("ssl_options.{option} = {}\n", path.display());
         }
-        Self { port, config, ca: authority.pem().into_bytes() }
+        Self { port, config, ca: made.ca_pem.into_bytes() }
     }
-}
-
-pub(crate) fn authority() -> (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    (params.self_signed(&key).unwrap(), rcgen::Issuer::new(params, key))
 }
 
 pub(crate) fn settings(url: &str) -> AmqpSettings {

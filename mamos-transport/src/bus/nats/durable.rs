@@ -14,7 +14,7 @@ use async_nats::{Message, StatusCode, Subject, Subscriber};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use mamos_core::bus::{Receipt, Received, Subscription};
+use mamos_core::bus::{MAX_MESSAGE_BYTES, Receipt, Received, Subscription};
 use mamos_core::id::{GroupName, TopicName};
 use mamos_core::{ErrorKind, Result};
 use tokio::sync::mpsc;
@@ -36,6 +36,11 @@ const UNACKNOWLEDGED: usize = streams::GROUP_UNACKNOWLEDGED as usize / 2;
 const REQUEST_LASTS: Duration = Duration::from_secs(2);
 /// The same for one that takes what is there.
 const FLOW_LASTS: Duration = Duration::from_millis(5);
+/// How long the server may be silent about a request beyond its time.
+const REQUEST_GRACE: Duration = Duration::from_millis(500);
+/// How long it may be silent about one that takes what is there, at first; each time that it says nothing doubles
+/// that. It should end with the last message or with a word, but servers of version 2.9 forget some without.
+const FLOW_PATIENCE: Duration = Duration::from_millis(20);
 /// The pause before a stream or consumer that is gone is made again.
 const REPAIR_PAUSE: Duration = Duration::from_millis(500);
 /// How long a subscription that ends waits for what is on its way to it.
@@ -46,14 +51,20 @@ pub(super) async fn subscribe(
     topic: TopicName,
     group: GroupName,
 ) -> Result<Box<dyn Subscription>> {
+    let subjects = session.subjects(&topic);
+    let mut violations = session.violations();
     let work = async {
         session.until_connected().await;
-        streams::ensure(session, &topic, &group).await
+        tokio::select! {
+            biased;
+            // The request itself would only be answered by silence.
+            error = session.until_denied(&mut violations, |subject| subjects.concern(subject)) => Err(error),
+            ensured = streams::ensure(session, &topic, &group) => ensured,
+        }
     };
     timeout(session.settings.publish_timeout, work)
         .await
         .unwrap_or_else(|_| Err(session.unavailable("bus.subscribe")))?;
-    let subjects = session.subjects(&topic);
     let inbox = session.client.new_inbox();
     let messages = session.client.subscribe(inbox.clone()).await.map_err(lost)?;
     // The next publisher need not ask.
@@ -72,6 +83,7 @@ pub(super) async fn subscribe(
         is_flowing: false,
         requested: 0,
         request_ends: Instant::now(),
+        patience: FLOW_PATIENCE,
         repair_at: None,
     };
     tokio::spawn(pump.run(acknowledged));
@@ -145,7 +157,10 @@ struct Pump {
     is_flowing: bool,
     /// How many messages were asked for and have not come.
     requested: usize,
+    /// When the request is taken for forgotten.
     request_ends: Instant,
+    /// How long the server may be silent about a request that takes what is there.
+    patience: Duration,
     /// When to make the stream and the consumer again.
     repair_at: Option<Instant>,
 }
@@ -157,7 +172,6 @@ impl Pump {
         let mut violations = self.session.violations();
         let mut upkeep = interval((self.session.settings.redeliver_after / 3).max(Duration::from_millis(50)));
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let request = self.request.clone();
         loop {
             if self.ask().await.is_err() {
                 break;
@@ -183,11 +197,9 @@ impl Pump {
                 }
                 _ = upkeep.tick() => self.keep().await,
                 () = tokio::time::sleep_until(repair_at) => self.repair().await,
-                Ok(violation) = violations.recv() => {
-                    if let Some(error) = self.session.denied(&violation, &[&request]) {
-                        self.shared.line.end(Some(error));
-                        break;
-                    }
+                error = self.session.until_denied(&mut violations, |subject| self.subjects.concern(subject)) => {
+                    self.shared.line.end(Some(error));
+                    break;
                 }
             }
         }
@@ -203,12 +215,17 @@ impl Pump {
     /// A request cannot be taken back. So only one message is waited for at a time, and when it has come,
     /// whatever is there is asked for: a subscription that ends leaves a request for one message behind.
     async fn ask(&mut self) -> Result<()> {
-        if self.repair_at.is_some() || (self.requested > 0 && Instant::now() < self.request_ends) {
+        let now = Instant::now();
+        if self.repair_at.is_some() || (self.requested > 0 && now < self.request_ends) {
             return Ok(());
+        }
+        if self.requested > 0 && self.is_flowing {
+            // A server that is only slow must not be asked for more and more.
+            self.patience = (self.patience * 2).min(REQUEST_LASTS);
         }
         let room = PREFETCH.saturating_sub(self.shared.line.len());
         let count = room.min(UNACKNOWLEDGED.saturating_sub(self.shared.held().len()));
-        self.request_ends = Instant::now() + REQUEST_LASTS;
+        self.request_ends = now + REQUEST_LASTS + REQUEST_GRACE;
         self.requested = 0;
         if count < PREFETCH / 2 {
             // Few at a time would cost a request each. Looked at again when something is received.
@@ -216,6 +233,7 @@ impl Pump {
         }
         let body = if self.is_flowing {
             self.requested = count;
+            self.request_ends = now + FLOW_LASTS + self.patience;
             // Without waiting at all, the server would not say when a part of the count is all there is.
             format!(r#"{{"batch":{count},"expires":{}}}"#, FLOW_LASTS.as_nanos())
         } else {
@@ -247,6 +265,8 @@ impl Pump {
         }
         self.requested = self.requested.saturating_sub(1);
         self.is_flowing = true;
+        self.patience = FLOW_PATIENCE;
+        self.request_ends = Instant::now() + FLOW_LASTS + FLOW_PATIENCE;
         let Some(reply) = message.reply.clone() else {
             tracing::warn!(target: "mamos::bus", topic = %self.topic, "a message that JetStream did not send is ignored");
             return;
@@ -260,6 +280,11 @@ impl Pump {
             // acknowledge it counts.
             held.reply = reply;
             return;
+        }
+        if message.payload.len() > MAX_MESSAGE_BYTES {
+            tracing::warn!(target: "mamos::bus", topic = %self.topic, number, bytes = message.payload.len(),
+                "a message that no bus wrote is dropped: it is too large; find out who publishes there");
+            return self.say(reply, ACK).await;
         }
         let (payload, parts) = match Head::of(message.headers.as_ref()) {
             None => (message.payload, None),

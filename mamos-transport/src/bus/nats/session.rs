@@ -1,6 +1,8 @@
 //! The connection, the server's answers, and its complaints.
 
 use std::collections::{HashMap, HashSet};
+use std::error::Error as _;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use mamos_core::id::TopicName;
 use mamos_core::{Error, ErrorKind, Result};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 
@@ -209,13 +212,41 @@ impl Call<'_> {
 impl Session {
     /// Is this complaint about one of the subjects, or about our inbox?
     pub(super) fn denied(&self, violation: &str, subjects: &[&str]) -> Option<Error> {
-        let about = |subject: &str| violation.contains(&format!("\"{subject}\""));
-        let is_inbox = violation.contains(&format!("\"{}", self.inbox));
-        (is_inbox || subjects.iter().any(|subject| about(subject))).then(|| {
-            let message = "NATS denies this user a subject that the bus needs; give it the permissions that \
-                           docs/bus-nats.md lists";
+        self.denied_if(violation, |subject| subjects.contains(&subject))
+    }
+
+    /// The same for subjects of which something holds.
+    pub(super) fn denied_if(&self, violation: &str, is_concerned: impl Fn(&str) -> bool) -> Option<Error> {
+        // `Permissions Violation for Publish to "mamos.t.a"`, and for a group: `… using queue "g"` after it.
+        let subject = violation.split('"').nth(1)?;
+        (subject.starts_with(&self.inbox) || is_concerned(subject)).then(|| {
+            let message = format!(
+                "NATS denies this user the subject {subject}, which the bus needs; give it the permissions that \
+                 docs/bus-nats.md lists"
+            );
             Error::new(ErrorKind::Denied, "bus", message).with_source(violation.to_owned())
         })
+    }
+
+    /// Waits until the server complains about a subject of which this holds.
+    pub(super) async fn until_denied(
+        &self,
+        violations: &mut broadcast::Receiver<Arc<str>>,
+        is_concerned: impl Fn(&str) -> bool,
+    ) -> Error {
+        loop {
+            match violations.recv().await {
+                Ok(violation) => {
+                    if let Some(error) = self.denied_if(&violation, &is_concerned) {
+                        return error;
+                    }
+                }
+                // Missed some; who is denied once is denied again.
+                Err(RecvError::Lagged(_)) => {}
+                // The sender lives in `self`.
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -299,10 +330,26 @@ fn connect_error(error: &async_nats::ConnectError, name: &str) -> Error {
             (ErrorKind::Denied, "the user, password, token or key is refused by")
         }
         ConnectErrorKind::ServerParse => (ErrorKind::Config, "the URL cannot be understood:"),
-        ConnectErrorKind::Tls => (ErrorKind::Config, "TLS fails; check the CA and the name in the URL of"),
+        _ if is_about_tls(error) => (ErrorKind::Config, "TLS fails; check the CA and the name in the URL of"),
         _ => return no_answer(name).with_source(error.to_string()),
     };
     Error::new(kind, "bus.connect", format!("{what} {name}")).with_source(error.to_string())
+}
+
+/// The client calls most of what goes wrong with TLS an error of input and output.
+fn is_about_tls(error: &async_nats::ConnectError) -> bool {
+    if error.kind() == ConnectErrorKind::Tls {
+        return true;
+    }
+    let mut next = error.source();
+    while let Some(source) = next {
+        let inside = source.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
+        if source.is::<rustls::Error>() || inside.is_some_and(|inside| inside.is::<rustls::Error>()) {
+            return true;
+        }
+        next = source.source();
+    }
+    false
 }
 
 /// The client gave up, which it does when the bus is dropped only.

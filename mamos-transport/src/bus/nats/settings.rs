@@ -11,7 +11,7 @@ use super::super::tls;
 /// How to reach a NATS, and as whom. Never prints a secret.
 #[derive(Clone)]
 pub struct NatsSettings {
-    /// Where the servers are, for example `nats://127.0.0.1:4222`, or `tls://…` for TLS 1.3. Servers of one
+    /// Where the servers are, for example `nats://127.0.0.1:4222`, or `tls://…` to insist on TLS. Servers of one
     /// cluster are separated by commas. May hold `user:password@`, or `token@`.
     pub url: String,
     /// As whom. Default: what the URL says, or nobody.
@@ -188,8 +188,8 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Two silent intervals end a connection whose other end is gone without a word.
-const PING_EVERY: Duration = Duration::from_secs(10);
+/// The third ping without an answer ends a connection whose other end is gone without a word.
+const PING_EVERY: Duration = Duration::from_secs(5);
 /// Work goes on within 5 s of the server's return, so the pauses stay well below that.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType,
+    Config, ConsumerErrorKind, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType,
 };
 use async_nats::jetstream::{self, Context, ErrorCode};
 use mamos_core::id::{GroupName, TopicName};
 use mamos_core::{Error, ErrorKind, Result};
 
+use super::foreign;
 use super::session::Session;
 use super::subjects::Subjects;
 
@@ -46,8 +47,16 @@ pub(super) async fn ensure(session: &Session, topic: &TopicName, group: &GroupNa
         retention: RetentionPolicy::Limits,
         ..stream.clone()
     };
-    jetstream.get_or_create_stream(parts).await.map_err(|error| stream_error(&error))?;
-    let stream = jetstream.get_or_create_stream(stream).await.map_err(|error| stream_error(&error))?;
+    for config in [&parts, &stream] {
+        let found = jetstream.get_or_create_stream(config).await.map_err(|error| stream_error(&error))?;
+        if let Some(what) = foreign::in_stream(&found.cached_info().config, config) {
+            return Err(foreign::refused(&format!("the stream {}", config.name), &what));
+        }
+    }
+    let stream = jetstream.get_stream_no_info(&stream.name).await.map_err(|error| {
+        let message = "the stream of a durable topic cannot be used; try again";
+        Error::new(ErrorKind::Unavailable, "bus.subscribe", message).with_source(error.to_string())
+    })?;
     let name = subjects.consumer(group);
     let consumer = pull::Config {
         durable_name: Some(name.clone()),
@@ -59,11 +68,18 @@ pub(super) async fn ensure(session: &Session, topic: &TopicName, group: &GroupNa
         filter_subject: subjects.durable(),
         ..pull::Config::default()
     };
-    stream.get_or_create_consumer(&name, consumer).await.map_err(|error| {
+    let place = format!("the consumer {name} of the stream {}", subjects.stream());
+    let found = stream.get_or_create_consumer(&name, consumer.clone()).await.map_err(|error| {
+        if error.kind() == ConsumerErrorKind::InvalidConsumerType {
+            return foreign::refused(&place, "it pushes its messages to a subject");
+        }
         let message = "the consumer of a durable group cannot be made; see the server's log";
         Error::new(ErrorKind::Unavailable, "bus.subscribe", message).with_source(error.to_string())
     })?;
-    Ok(())
+    match foreign::in_consumer(&found.cached_info().config, &consumer) {
+        Some(what) => Err(foreign::refused(&place, &what)),
+        None => Ok(()),
+    }
 }
 
 /// Fetches the parts of a large message; `None` if they are not all there.

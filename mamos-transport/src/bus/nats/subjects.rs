@@ -51,6 +51,13 @@ impl Subjects {
         format!("{}_p_{}", self.prefix, digest(&[&self.tokens]))
     }
 
+    /// Is this one of JetStream's subjects about the streams of the topic? They have the stream as a token:
+    /// `$JS.API.STREAM.INFO.stream`, `$JS.ACK.stream.consumer.…`.
+    pub(super) fn concern(&self, subject: &str) -> bool {
+        let (stream, parts) = (self.stream(), self.parts_stream());
+        subject.starts_with("$JS.") && subject.split('.').any(|token| token == stream || token == parts)
+    }
+
     /// The consumer of a group.
     pub(super) fn consumer(&self, group: &GroupName) -> String {
         digest(&[&self.tokens, group.as_str()])

@@ -133,6 +133,11 @@ impl Pump {
     }
 
     fn take(&mut self, message: Message) {
+        if message.payload.len() > MAX_MESSAGE_BYTES {
+            tracing::warn!(target: "mamos::bus", subject = %message.subject, bytes = message.payload.len(),
+                "a message that no bus wrote is dropped: it is too large; find out who publishes there");
+            return;
+        }
         match Head::of(message.headers.as_ref()) {
             None => self.line.push_transient(message.payload),
             Some(head) => match head.and_then(|head| self.join(&head)) {

@@ -123,9 +123,11 @@ impl Server {
     }
 
     pub(super) fn unavailable(&self, operation: &'static str) -> Error {
+        let (name, timeout) = (&self.name, self.timeout);
+        // A port without TLS waits for the rest of what it takes for a command.
+        let tls = if self.tls.is_some() { " and has TLS at this port" } else { "" };
         let message = format!(
-            "{} did not answer within {:?}; see whether the server runs, or try again",
-            self.name, self.timeout
+            "{name} did not answer within {timeout:?}; see whether the server runs{tls}, or try again"
         );
         Error::new(ErrorKind::Unavailable, operation, message)
     }

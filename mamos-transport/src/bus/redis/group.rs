@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mamos_core::bus::{Receipt, Received, Subscription};
+use mamos_core::bus::{MAX_MESSAGE_BYTES, Receipt, Received, Subscription};
 use mamos_core::id::{GroupName, TopicName};
 use mamos_core::{Error, ErrorKind, Result};
 use redis::RedisResult;
@@ -112,6 +112,11 @@ impl Pump {
                     pauses = Pauses::default();
                     let payloads = found.map(|(_, payloads)| payloads).unwrap_or_default();
                     for payload in payloads {
+                        if payload.len() > MAX_MESSAGE_BYTES {
+                            tracing::warn!(target: "mamos::bus", list = self.list,
+                                "a message that no bus wrote is dropped: it is too large; find out who writes there");
+                            continue;
+                        }
                         self.line.push_transient(Bytes::from(payload));
                     }
                     continue;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use mamos_core::bus::{Receipt, Received, Subscription};
+use mamos_core::bus::{MAX_MESSAGE_BYTES, Receipt, Received, Subscription};
 use mamos_core::id::TopicName;
 use mamos_core::{ErrorKind, Result};
 use redis::aio::{PubSubSink, PubSubStream};
@@ -209,6 +209,11 @@ impl Task {
 
     fn take(&self, message: &Msg) {
         let Some(lines) = self.channels.get(message.get_channel_name()) else { return };
+        if message.get_payload_bytes().len() > MAX_MESSAGE_BYTES {
+            tracing::warn!(target: "mamos::bus", channel = message.get_channel_name(),
+                "a message that no bus wrote is dropped: it is too large; find out who publishes there");
+            return;
+        }
         // One copy, which all subscriptions share.
         let payload = Bytes::copy_from_slice(message.get_payload_bytes());
         for line in lines {

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How to reach a Redis, and as whom. Never prints a secret.
 #[derive(Clone)]
 pub struct RedisBusSettings {
-    /// Where the server is: `redis://[user:password@]host:port[/database]`, or `rediss://…` for TLS 1.3.
+    /// Where the server is: `redis://[user:password@]host:port[/database]`, or `rediss://…` for TLS.
     pub url: String,
     /// The certificates (PEM) of the authorities to trust; `None` for the system's. Used with `rediss://`.
     pub ca_pem: Option<String>,

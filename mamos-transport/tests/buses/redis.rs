@@ -1,11 +1,5 @@
 //! The bus over Redis, against real servers.
 
-#![cfg(feature = "redis")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
-#[path = "support/buses.rs"]
-mod buses;
-
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -15,7 +9,7 @@ use mamos_core::{ErrorKind, Result};
 use mamos_testbed::{RedisServer, free_port, redis_agent_acl, redis_url, unique_name};
 use mamos_transport::bus::{RedisBus, RedisBusSettings};
 
-use buses::{assert_refused, message, receive, subscribe};
+use crate::common::{self, assert_refused, message, receive, subscribe};
 
 /// A bus with the server that it needs.
 struct Kept(RedisBus, #[expect(dead_code, reason = "ends with the bus")] RedisServer);
@@ -46,7 +40,7 @@ mod kit {
 
 #[tokio::test]
 async fn the_largest_message_arrives() {
-    buses::the_largest_message_arrives(&*fresh().await).await;
+    common::the_largest_message_arrives(&*fresh().await).await;
 }
 
 #[tokio::test]
@@ -64,8 +58,12 @@ async fn work_goes_on_after_an_outage() {
     let url = server.borrow().url();
     let settings = RedisBusSettings { publish_timeout: Duration::from_secs(2), ..RedisBusSettings::new(url) };
     let bus = RedisBus::connect(settings).await.unwrap();
-    buses::work_goes_on_after_an_outage(&bus, || server.borrow_mut().kill(), || server.borrow_mut().resume())
-        .await;
+    common::work_goes_on_after_an_outage(
+        &bus,
+        || server.borrow_mut().kill(),
+        || server.borrow_mut().resume(),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -77,7 +75,7 @@ async fn an_agent_is_kept_to_its_link() {
     let orchestrator = RedisBus::connect(RedisBusSettings::new(server.url())).await.unwrap();
     let url = |password: &str| format!("redis://agent:{password}@127.0.0.1:{}", server.port());
     let agent = RedisBus::connect(RedisBusSettings::new(url("a"))).await.unwrap();
-    buses::an_agent_is_kept_to_its_link(&orchestrator, &agent).await;
+    common::an_agent_is_kept_to_its_link(&orchestrator, &agent).await;
     assert_refused(RedisBus::connect(RedisBusSettings::new(url("secret"))).await, ErrorKind::Denied);
 }
 
@@ -87,15 +85,60 @@ async fn entries_of_others_are_acknowledged_away() {
     let bus = RedisBus::connect(RedisBusSettings::new(server.url())).await.unwrap();
     let mut subscription = subscribe(&bus, "a", Some("g"), Delivery::Durable).await.unwrap();
     server.command(&["XADD", "mamos:d:a", "*", "foreign", "x"]);
+    let too_large = format!("redis.call('XADD', 'mamos:d:a', '*', 'p', {TOO_LARGE})");
+    server.command(&["EVAL", &too_large, "0"]);
     bus.publish(vec![message("a", "ours")]).await.unwrap();
     assert_eq!(receive(&mut *subscription).await, "ours");
-    let end = std::time::Instant::now() + Duration::from_secs(5);
-    while server.command(&["XLEN", "mamos:d:a"]) != "0" {
-        assert!(std::time::Instant::now() < end, "what all acknowledged stays in the stream");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    common::eventually(async || server.command(&["XLEN", "mamos:d:a"]) == "0").await;
+}
+
+#[tokio::test]
+async fn what_others_publish_is_dropped_if_it_is_too_large() {
+    let server = RedisServer::with_settings(&[]);
+    let bus = RedisBus::connect(RedisBusSettings::new(server.url())).await.unwrap();
+    let mut alone = subscribe(&bus, "a", None, Delivery::Transient).await.unwrap();
+    let mut grouped = subscribe(&bus, "a", Some("g"), Delivery::Transient).await.unwrap();
+    for command in ["'PUBLISH', 'mamos:t:a'", "'RPUSH', 'mamos:q:a|g'"] {
+        server.command(&["EVAL", &format!("redis.call({command}, {TOO_LARGE})"), "0"]);
     }
-    server.command(&["SET", "mamos:d:b", "foreign"]);
-    assert_refused(subscribe(&bus, "b", Some("g"), Delivery::Durable).await, ErrorKind::Config);
+    bus.publish(vec![message("a", "ours")]).await.unwrap();
+    assert_eq!(receive(&mut *alone).await, "ours");
+    assert_eq!(receive(&mut *grouped).await, "ours");
+}
+
+/// One byte more than the largest message.
+const TOO_LARGE: &str = "string.rep('x', 8 * 1024 * 1024 + 1)";
+
+#[tokio::test]
+async fn keys_of_others_are_told() {
+    let server = RedisServer::with_settings(&[]);
+    let bus = RedisBus::connect(RedisBusSettings::new(server.url())).await.unwrap();
+    for (topic, key, delivery) in [
+        ("a", "mamos:d:a", Delivery::Durable),
+        ("b", "mamos:c:b|g", Delivery::Durable),
+        ("c", "mamos:w:c|g", Delivery::Durable),
+        ("d", "mamos:m:d", Delivery::Transient),
+    ] {
+        server.command(&["SET", key, "foreign"]);
+        assert_refused(subscribe(&bus, topic, Some("g"), delivery).await, ErrorKind::Config);
+        if matches!(topic, "a" | "d") {
+            assert_refused(bus.publish(vec![message(topic, "x")]).await, ErrorKind::Config);
+        }
+        // Nobody else is disturbed, and it works once the key is gone.
+        let mut other = subscribe(&bus, "other", Some("g"), delivery).await.unwrap();
+        bus.publish(vec![message("other", "x")]).await.unwrap();
+        assert_eq!(receive(&mut *other).await, "x", "{key}");
+        server.command(&["DEL", key]);
+        let mut subscription = subscribe(&bus, topic, Some("g"), delivery).await.unwrap();
+        bus.publish(vec![message(topic, "x")]).await.unwrap();
+        assert_eq!(receive(&mut *subscription).await, "x", "{key}");
+    }
+    // A stream that somebody else made is as good as one of ours, if his group acknowledges.
+    server.command(&["XADD", "mamos:d:e", "*", "p", "older"]);
+    let mut subscription = subscribe(&bus, "e", Some("g"), Delivery::Durable).await.unwrap();
+    bus.publish(vec![message("e", "x")]).await.unwrap();
+    assert_eq!(receive(&mut *subscription).await, "x");
+    common::eventually(async || server.command(&["XLEN", "mamos:d:e"]) == "0").await;
 }
 
 #[tokio::test]

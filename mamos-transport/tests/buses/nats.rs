@@ -1,11 +1,5 @@
 //! The bus over NATS, against real servers.
 
-#![cfg(feature = "nats")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
-#[path = "support/buses.rs"]
-mod buses;
-
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -16,7 +10,7 @@ use mamos_testbed::{NatsServer, free_port, nats_agent_config, nats_url, unique_n
 use mamos_transport::bus::nats::NatsCredentials;
 use mamos_transport::bus::{NatsBus, NatsSettings};
 
-use buses::{assert_refused, message, receive, subscribe};
+use crate::common::{self, assert_refused, message, receive, subscribe};
 
 /// A bus with the server that it needs.
 struct Kept(NatsBus, #[expect(dead_code, reason = "ends with the bus")] NatsServer);
@@ -47,7 +41,7 @@ mod kit {
 
 #[tokio::test]
 async fn the_largest_message_arrives_in_parts() {
-    buses::the_largest_message_arrives(&*fresh().await).await;
+    common::the_largest_message_arrives(&*fresh().await).await;
 }
 
 #[tokio::test]
@@ -65,8 +59,12 @@ async fn work_goes_on_after_an_outage() {
     let url = server.borrow().url();
     let settings = NatsSettings { publish_timeout: Duration::from_secs(2), ..NatsSettings::new(url) };
     let bus = NatsBus::connect(settings).await.unwrap();
-    buses::work_goes_on_after_an_outage(&bus, || server.borrow_mut().kill(), || server.borrow_mut().resume())
-        .await;
+    common::work_goes_on_after_an_outage(
+        &bus,
+        || server.borrow_mut().kill(),
+        || server.borrow_mut().resume(),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -79,7 +77,7 @@ async fn an_agent_is_kept_to_its_link() {
     };
     let orchestrator = NatsBus::connect(user("orchestrator", "o", "_INBOX")).await.unwrap();
     let agent = NatsBus::connect(user("agent", "a", "_INBOX.L")).await.unwrap();
-    buses::an_agent_is_kept_to_its_link(&orchestrator, &agent).await;
+    common::an_agent_is_kept_to_its_link(&orchestrator, &agent).await;
     let in_url = |url: &str| NatsSettings::new(url.replace("HOST", &format!("127.0.0.1:{}", server.port())));
     NatsBus::connect(in_url("nats://orchestrator:%6f@HOST")).await.unwrap();
     assert_refused(NatsBus::connect(in_url("nats://orchestrator:secret@HOST")).await, ErrorKind::Denied);

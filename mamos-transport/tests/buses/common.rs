@@ -91,6 +91,72 @@ pub(crate) async fn work_goes_on_after_an_outage(
     durable.acknowledge(held.receipt).await.unwrap();
 }
 
+/// A server that hangs for so long, and then goes on.
+pub(crate) struct Hang<F, G> {
+    pub(crate) freeze: F,
+    pub(crate) thaw: G,
+    /// Longer than the bus takes to end the connections.
+    pub(crate) lasts: Duration,
+    /// How long the bus waits for an answer.
+    pub(crate) timeout: Duration,
+}
+
+/// A server hangs: its connections stay and nobody answers. Whoever publishes is told in time, and subscriptions
+/// come back by themselves.
+pub(crate) async fn a_server_that_hangs_is_told(bus: &dyn Bus, hang: Hang<impl FnOnce(), impl FnOnce()>) {
+    let mut durable = subscribe(bus, "durable", Some("g"), Delivery::Durable).await.unwrap();
+    let mut transient = subscribe(bus, "transient", None, Delivery::Transient).await.unwrap();
+    let mut grouped = subscribe(bus, "grouped", Some("g"), Delivery::Transient).await.unwrap();
+    bus.publish(vec![message("durable", "held")]).await.unwrap();
+    let held = timeout(Duration::from_secs(10), durable.receive()).await.unwrap().unwrap().unwrap();
+    (hang.freeze)();
+    let frozen = Instant::now();
+    let in_time = hang.timeout + Duration::from_secs(1);
+    while frozen.elapsed() < hang.lasts {
+        for topic in ["durable", "transient"] {
+            let start = Instant::now();
+            let error = bus.publish(vec![message(topic, "lost")]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(start.elapsed() < in_time, "{:?}", start.elapsed());
+        }
+        let start = Instant::now();
+        let error = subscribe(bus, "other", None, Delivery::Transient).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(start.elapsed() < in_time, "{:?}", start.elapsed());
+    }
+    (hang.thaw)();
+    let back = Instant::now();
+    // It counts, or the message comes again.
+    durable.acknowledge(held.receipt).await.unwrap();
+    for (topic, subscription) in
+        [("transient", &mut transient), ("grouped", &mut grouped), ("durable", &mut durable)]
+    {
+        'heard: loop {
+            assert!(back.elapsed() < Duration::from_secs(5), "{topic} is not back");
+            let _ = bus.publish(vec![message(topic, "back")]).await;
+            while let Ok(received) = timeout(Duration::from_millis(200), subscription.receive()).await {
+                let received = received.unwrap().unwrap();
+                subscription.acknowledge(received.receipt).await.unwrap();
+                match &received.payload[..] {
+                    b"back" => break 'heard,
+                    // What was refused may have been taken nevertheless.
+                    b"lost" | b"held" => {}
+                    other => panic!("{topic}: nobody published {other:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < end, "it did not happen within 10 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Settings of which one thing is wrong.
 pub(crate) fn assert_refused<T: std::fmt::Debug>(result: mamos_core::Result<T>, kind: ErrorKind) {
     let error = result.unwrap_err();
