@@ -4,25 +4,28 @@
 
 #[path = "runtime/actor.rs"]
 mod actor;
+#[path = "runtime/endings.rs"]
+mod endings;
 #[path = "runtime/faults.rs"]
 mod faults;
 #[path = "runtime/lives.rs"]
 mod lives;
 #[path = "runtime/orchestrator.rs"]
 mod orchestrator;
+#[path = "runtime/silence.rs"]
+mod silence;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mamos_agent::{AgentHandle, AgentRuntime, AgentRuntimeBuilder, StopReason, Stopped, WhenCutOff};
-use mamos_core::agent::HostLoad;
+use mamos_agent::{AgentHandle, AgentRuntime, AgentRuntimeBuilder, StopReason, Stopped};
 use mamos_core::auth::{Credentials, Nonce, Secret};
 use mamos_core::clock::SimulatedClock;
 use mamos_core::job::Outcome;
 use mamos_core::lease::Verdict;
-use mamos_core::protocol::{Dispatched, FromAgent, Hello, RunEvent, ToAgent};
+use mamos_core::protocol::{Dispatched, Hello, RunEvent, ToAgent};
 use mamos_core::{ErrorKind, Result, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -78,19 +81,6 @@ fn code_of(event: &RunEvent) -> &str {
     match event {
         RunEvent::Ended(Outcome::Retry { failure, .. } | Outcome::Bury { failure }) => &failure.code,
         _ => "",
-    }
-}
-
-/// Like a timeout, but without Tokio's timer, which is what the test doubts.
-async fn heard_within(limit: Duration, future: impl Future<Output = ()>) -> bool {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        std::thread::sleep(limit);
-        let _ = sender.send(());
-    });
-    tokio::select! {
-        () = future => true,
-        _ = receiver => false,
     }
 }
 
@@ -264,131 +254,6 @@ async fn only_runs_that_were_not_started_can_be_retracted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drained_agent_gives_back_finishes_and_says_goodbye() {
-    let mut agent = start(1, plain);
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    peer.dispatch(&[(1, "gate"), (2, "gate")]).await;
-    assert_eq!(peer.report().await, (1, RunEvent::Started));
-    peer.say(vec![ToAgent::Drain]).await;
-    assert_eq!(peer.word().await, FromAgent::Slots { total: 0 });
-    assert_eq!(peer.report().await, (2, RunEvent::Released));
-    peer.dispatch(&[(3, "gate")]).await;
-    assert_eq!(peer.report().await, (3, RunEvent::Released));
-    peer.stays_silent(20 * SECOND).await;
-    agent.actor.gate.add_permits(9);
-    assert_eq!(peer.report().await, (1, succeeded("gate")));
-    assert!(!agent.ended.is_finished());
-    peer.record().await;
-    assert_eq!(peer.word().await, FromAgent::Bye);
-    assert_eq!(agent.ended.await.unwrap().unwrap(), Stopped { reason: StopReason::Drained, unsent: 0 });
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_lets_attempts_finish_for_a_while_and_then_gives_them_back() {
-    let mut agent = start(3, |builder| builder.drain_timeout(20 * SECOND).cancel_grace(5 * SECOND));
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    peer.dispatch(&[(1, "sleep"), (2, "stubborn"), (3, "finishes when cancelled")]).await;
-    peer.reports(3).await;
-    agent.shutdown.cancel();
-    assert_eq!(within(10 * SECOND, peer.report()).await, (1, succeeded("sleep")));
-    peer.stays_silent(14 * SECOND).await;
-    // What came to an end of its own counts, even that late.
-    assert_eq!(within(2 * SECOND, peer.report()).await, (3, succeeded("finishes when cancelled")));
-    assert_eq!(within(6 * SECOND, peer.report()).await, (2, RunEvent::Released));
-    peer.record().await;
-    assert_eq!(peer.word().await, FromAgent::Bye);
-    assert_eq!(agent.ended.await.unwrap().unwrap(), Stopped { reason: StopReason::Shutdown, unsent: 0 });
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_ends_in_time_even_if_nothing_is_recorded() {
-    let mut agent = start(1, |builder| builder.drain_timeout(20 * SECOND).cancel_grace(5 * SECOND));
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    peer.dispatch(&[(1, "ok")]).await;
-    peer.report().await;
-    agent.shutdown.cancel();
-    let stopped = within(40 * SECOND, agent.ended).await.unwrap().unwrap();
-    assert_eq!(stopped, Stopped { reason: StopReason::Shutdown, unsent: 1 });
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_final_refusal_ends_the_runtime_and_another_does_not() {
-    let mut agent = start(1, plain);
-    let refused = |is_final| vec![ToAgent::Refused { is_final, message: "no such token".to_owned() }];
-    let (peer, _) = agent.orchestrator.accept().await;
-    peer.say(refused(false)).await;
-    let (peer, _) = agent.orchestrator.accept().await;
-    peer.say(refused(true)).await;
-    let error = agent.ended.await.unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Denied);
-    assert!(error.to_string().contains("no such token"), "{error}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn dropping_the_runtime_stops_every_attempt() {
-    let mut agent = start(2, plain);
-    let (peer, _) = agent.orchestrator.welcome().await;
-    peer.dispatch(&[(1, "stubborn"), (2, "stubborn")]).await;
-    agent.actor.until_running(2).await;
-    agent.ended.abort();
-    agent.actor.until_running(0).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_agent_beats_often_enough_and_not_much_more() {
-    let mut agent = start(1, plain);
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    for _ in 0..20 {
-        let before = tokio::time::Instant::now();
-        assert_eq!(peer.message().await, FromAgent::Heartbeat { load: None });
-        let waited = before.elapsed();
-        assert!(6 * SECOND < waited && waited <= 10 * SECOND, "{waited:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn heartbeats_carry_the_load_as_often_as_asked() {
-    struct Busy;
-    impl mamos_agent::LoadSource for Busy {
-        fn sample(&self) -> HostLoad {
-            HostLoad { cpu_percent: 50.0, ..HostLoad::default() }
-        }
-    }
-    let mut agent = start(1, |builder| builder.load(Arc::new(Busy), 4));
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    let (started, mut loads) = (tokio::time::Instant::now(), 0);
-    while started.elapsed() < 399 * SECOND {
-        if let FromAgent::Heartbeat { load: Some(load) } = peer.message().await {
-            assert_eq!(load.cpu_percent, 50.0);
-            loads += 1;
-        }
-    }
-    assert!((9..=11).contains(&loads), "{loads}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_blocks_its_thread_does_not_stop_heartbeats() {
-    let mut agent = start(1, plain);
-    let (mut peer, _) = agent.orchestrator.accept().await;
-    let fast = mamos_core::protocol::Welcome { heartbeat_every: Duration::from_millis(20), ..welcome() };
-    peer.say(vec![ToAgent::Welcome(Box::new(fast))]).await;
-    peer.dispatch(&[(1, "block")]).await;
-    agent.actor.until_running(1).await;
-    let beats = async {
-        for _ in 0..5 {
-            while !matches!(peer.message().await, FromAgent::Heartbeat { .. }) {}
-        }
-    };
-    let were_heard = heard_within(Duration::from_secs(20), beats).await;
-    let running = *agent.actor.running.borrow();
-    // Before any assertion: a blocked thread would keep the test from ending.
-    agent.actor.gate.add_permits(1);
-    assert!(were_heard, "no heartbeats while a handler blocks");
-    assert_eq!(running, 1);
-    agent.actor.until_running(0).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn panics_timeouts_and_deadlines_are_failures_with_a_code() {
     let mut agent = start(5, |builder| builder.cancel_grace(3 * SECOND));
     let (mut peer, _) = agent.orchestrator.welcome().await;
@@ -459,40 +324,6 @@ async fn only_the_newest_progress_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_is_cut_off_stops_its_attempts_only_if_told_so() {
-    for (policy, left) in [(WhenCutOff::KeepRunning, 1), (WhenCutOff::Stop, 0)] {
-        let mut agent = start(1, |builder| builder.when_cut_off(policy).cancel_grace(SECOND));
-        let (mut peer, _) = agent.orchestrator.welcome().await;
-        peer.dispatch(&[(1, "stubborn")]).await;
-        peer.report().await;
-        drop(peer);
-        agent.handle.wait_until(|status| !status.is_connected).await;
-        // Held by the orchestrator without an answer, link after link.
-        let mut held = Vec::new();
-        let until = tokio::time::Instant::now() + 29 * SECOND;
-        while let Ok(link) = tokio::time::timeout_at(until, agent.orchestrator.accept()).await {
-            held.push(link);
-        }
-        assert_eq!(*agent.actor.running.borrow(), 1);
-        let until = tokio::time::Instant::now() + 4 * SECOND;
-        while let Ok(link) = tokio::time::timeout_at(until, agent.orchestrator.accept()).await {
-            held.push(link);
-        }
-        assert_eq!(*agent.actor.running.borrow(), left, "{policy:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_orchestrator_that_records_nothing_for_a_lease_is_left() {
-    let mut agent = start(1, plain);
-    let (mut peer, _) = agent.orchestrator.welcome().await;
-    peer.dispatch(&[(1, "ok")]).await;
-    peer.report().await;
-    let (mut again, _) = within(70 * SECOND, agent.orchestrator.welcome()).await;
-    assert_eq!(again.report().await, (1, succeeded("ok")));
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_orchestrator_that_records_what_was_never_sent_is_left() {
     let mut agent = start(1, plain);
     let (peer, _) = agent.orchestrator.welcome().await;
@@ -549,16 +380,4 @@ async fn the_runtime_can_be_spawned() {
         AgentRuntime::builder(Actor::new(1), connector).registration(Secret::new("token")).build().unwrap();
     let stopped = is_send(runtime.run(std::future::ready(()))).await.unwrap();
     assert_eq!(stopped.reason, StopReason::Shutdown);
-}
-
-/// A link that no longer carries anything need not end by itself: nobody answers the heartbeat.
-#[tokio::test(start_paused = true)]
-async fn a_link_that_went_silent_is_given_up_while_the_lease_still_lasts() {
-    let mut agent = start(1, plain);
-    let (_silent, _) = agent.orchestrator.welcome().await;
-    let begun = tokio::time::Instant::now();
-    let (_, hello) = within(120 * SECOND, agent.orchestrator.welcome()).await;
-    assert_eq!(hello.session, Some(session()));
-    assert!(begun.elapsed() >= 10 * SECOND, "not before a third of the lease is over");
-    assert!(begun.elapsed() < 25 * SECOND, "and in time to resume the session");
 }
