@@ -154,9 +154,9 @@ fn hand_over(
     }
     let Some(link) = registry.link(session.id) else { return };
     let is_watched = engine.events.is_watched();
+    engine.waiters.changed(jobs.iter().map(|job| job.run.job));
     for job in &jobs {
         engine.tally.wait.observe(now.since(job.ready_since));
-        engine.waiters.changed(job.run.job);
         if is_watched {
             let (agent, counters) = (link.agent.clone(), job.counters);
             let what = What::JobDispatched { run: job.run, agent, counters };

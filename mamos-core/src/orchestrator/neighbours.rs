@@ -118,12 +118,12 @@ impl Neighbours {
         self.add(Hint::Agents(vec![agent]));
     }
 
-    /// Something happened to a job. Costs next to nothing while nobody is there.
-    pub(crate) fn happened(&self, job: JobId) {
+    /// Something happened to these jobs. Costs next to nothing while nobody is there, and one lock otherwise.
+    pub(crate) fn happened(&self, jobs: impl Iterator<Item = JobId>) {
         if self.count.load(Ordering::Relaxed) == 0 && self.watched.load(Ordering::Relaxed) == 0 {
             return;
         }
-        if self.state().happened(job) {
+        if self.state().happened(jobs) {
             self.news.notify_one();
         }
     }

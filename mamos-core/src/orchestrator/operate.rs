@@ -138,11 +138,13 @@ impl Orchestrator {
         let engine = &self.engine;
         let request = CancelRequest::new(reason, grace);
         let verdicts = engine.store.cancel(jobs.clone(), request, engine.now()).await?;
+        let cancelled =
+            jobs.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == CancelVerdict::Cancelled);
+        engine.waiters.ended(cancelled.map(|(job, _)| *job));
         let mut is_elsewhere = false;
         for (job, verdict) in jobs.into_iter().zip(&verdicts) {
             match *verdict {
                 CancelVerdict::Cancelled => {
-                    engine.waiters.ended(job);
                     engine.tell(What::JobChanged { job, state: JobState::Cancelled });
                 }
                 CancelVerdict::Requested { run, session } => {

@@ -66,6 +66,7 @@ async fn write(engine: &Engine, mut batch: Vec<Request>) {
     let mut answers = writes.iter().zip(answers);
     let mut has_room = false;
     let mut counts_of = None;
+    let (mut ended, mut changed) = (Vec::new(), Vec::new());
     for (request, count) in batch.into_iter().zip(counts) {
         let mut exceptions = Vec::new();
         let mut events = Vec::new();
@@ -100,9 +101,9 @@ async fn write(engine: &Engine, mut batch: Vec<Request>) {
                     engine.due.no_later_than(run_at);
                 }
                 if reported.state.is_some_and(JobState::is_final) {
-                    engine.waiters.ended(write.run.job);
+                    ended.push(write.run.job);
                 } else if is_news(&write.report) {
-                    engine.waiters.changed(write.run.job);
+                    changed.push(write.run.job);
                 }
             }
         }
@@ -110,6 +111,12 @@ async fn write(engine: &Engine, mut batch: Vec<Request>) {
             engine.events.tell_of(now, lane, what);
         }
         request.outbox.recorded(request.through, exceptions);
+    }
+    if !ended.is_empty() {
+        engine.waiters.ended(ended.into_iter());
+    }
+    if !changed.is_empty() {
+        engine.waiters.changed(changed.into_iter());
     }
     if has_room {
         engine.given_up.notify_waiters();
@@ -231,9 +238,9 @@ pub(crate) fn taken_away(engine: &Engine, run: RunRef, state: JobState, now: Tim
     }
     drop(registry);
     if state.is_final() {
-        engine.waiters.ended(run.job);
+        engine.waiters.ended([run.job].into_iter());
     } else {
-        engine.waiters.changed(run.job);
+        engine.waiters.changed([run.job].into_iter());
     }
     if engine.events.is_watched() {
         engine.events.tell_of(now, lane, What::JobRescued { run, state });

@@ -50,27 +50,28 @@ impl Waiters {
         self.changes.wait(job)
     }
 
-    /// Wakes those who wait for the end of a job, and those who follow it, here and elsewhere.
-    pub(crate) fn ended(&self, job: JobId) {
-        self.wake(job);
-        self.neighbours.happened(job);
+    /// Wakes those who wait for the end of these jobs, and those who follow them, here and elsewhere. What happened
+    /// together is told together: the cost is that of a batch.
+    pub(crate) fn ended(&self, jobs: impl Iterator<Item = JobId> + Clone) {
+        self.wake(jobs.clone());
+        self.neighbours.happened(jobs);
     }
 
-    /// Wakes those who follow a job: it printed something, was handed to an agent, or given back.
-    pub(crate) fn changed(&self, job: JobId) {
-        self.changes.wake(job);
-        self.neighbours.happened(job);
+    /// Wakes those who follow these jobs: they printed something, were handed to an agent, or given back.
+    pub(crate) fn changed(&self, jobs: impl Iterator<Item = JobId> + Clone) {
+        self.changes.wake(jobs.clone());
+        self.neighbours.happened(jobs);
     }
 
-    /// Wakes everybody here who waits for anything about a job.
-    pub(crate) fn wake(&self, job: JobId) {
-        self.ends.wake(job);
-        self.changes.wake(job);
+    /// Wakes everybody here who waits for anything about these jobs.
+    pub(crate) fn wake(&self, jobs: impl Iterator<Item = JobId> + Clone) {
+        self.ends.wake(jobs.clone());
+        self.changes.wake(jobs);
     }
 
     /// Wakes everybody here.
     pub(crate) fn wake_all(&self) {
-        self.jobs().into_iter().for_each(|job| self.wake(job));
+        self.wake(self.jobs().into_iter());
     }
 
     /// The jobs for which somebody here waits.
@@ -92,12 +93,12 @@ impl Places {
         self.by_job.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
-    fn wake(&self, job: JobId) {
+    fn wake(&self, jobs: impl Iterator<Item = JobId>) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         let by_job = self.by_job.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, notify)) = by_job.get(&job) {
+        for (_, notify) in jobs.filter_map(|job| by_job.get(&job)) {
             notify.notify_waiters();
         }
     }
@@ -133,7 +134,7 @@ mod tests {
         let job = JobId::from_key("a");
         let place = waiters.wait(job);
         let woken = place.woken();
-        waiters.ended(job);
+        waiters.ended([job].into_iter());
         woken.await;
         drop(place);
         assert!(waiters.ends.by_job.lock().unwrap().is_empty());
@@ -147,12 +148,12 @@ mod tests {
         let (ended, mut changed) = (end.woken(), Box::pin(change.woken()));
         tokio::pin!(ended);
         assert!(!ended.as_mut().enable() && !changed.as_mut().enable());
-        waiters.changed(job);
+        waiters.changed([job].into_iter());
         changed.await;
         assert!(!ended.as_mut().enable(), "the job goes on");
         let mut again = Box::pin(change.woken());
         again.as_mut().enable();
-        waiters.ended(job);
+        waiters.ended([job].into_iter());
         assert!(ended.as_mut().enable() && again.as_mut().enable());
     }
 }

@@ -144,7 +144,7 @@ async fn look(engine: &Engine, mut named: Named) {
         engine.waiters.wake_all();
         engine.neighbours.watch(engine.waiters.jobs());
     }
-    named.jobs.iter().for_each(|job| engine.waiters.wake(*job));
+    engine.waiters.wake(named.jobs.iter().copied());
     let mut is_unknown = named.everything;
     {
         let mut registry = engine.registry();

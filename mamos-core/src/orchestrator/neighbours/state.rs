@@ -116,14 +116,17 @@ impl State {
         self.watched.len()
     }
 
-    /// Something happened to a job. Gives whether a neighbour wants to hear of it.
-    pub(super) fn happened(&mut self, job: JobId) -> bool {
-        self.recent.push(job);
-        let is_watched = self.watched.contains_key(&job);
-        if is_watched {
-            self.pending.jobs.insert(job);
+    /// Something happened to these jobs. Gives whether a neighbour wants to hear of any of them.
+    pub(super) fn happened(&mut self, jobs: impl Iterator<Item = JobId>) -> bool {
+        let mut is_any_watched = false;
+        for job in jobs {
+            self.recent.push(job);
+            if self.watched.contains_key(&job) {
+                self.pending.jobs.insert(job);
+                is_any_watched = true;
+            }
         }
-        is_watched
+        is_any_watched
     }
 
     /// Has to tell this.
@@ -238,17 +241,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_what_is_watched_is_told_and_what_happened_just_before_too() {
         let mut state = State::default();
-        assert!(!state.happened(job(1)));
-        assert!(!state.happened(job(2)));
+        assert!(!state.happened([job(1), job(2)].into_iter()));
         assert!(state.take().is_empty());
         assert_eq!(state.watch(vec![job(1), job(3)], Instant::now()), 2);
         assert_eq!(state.take(), [Hint::Jobs(vec![job(1)])]);
-        assert!(state.happened(job(3)) && !state.happened(job(2)));
+        assert!(state.happened([job(2), job(3), job(4)].into_iter()), "one of them is watched");
         assert_eq!(state.take(), [Hint::Jobs(vec![job(3)])]);
+        assert!(!state.happened([job(2), job(4)].into_iter()));
         tokio::time::advance(WATCHED_FOR).await;
         state.forget_gone(Instant::now());
         assert_eq!(state.watched_count(), 0);
-        assert!(!state.happened(job(3)), "it asked no more");
+        assert!(!state.happened([job(3)].into_iter()), "it asked no more");
     }
 
     #[test]
@@ -273,9 +276,7 @@ mod tests {
             state.watch((0..1000).map(|m| job(n * 1000 + m)).collect(), Instant::now());
         }
         assert_eq!(state.watched.len(), MAX_WATCHED);
-        for n in 0..10_000 {
-            state.happened(job(n));
-        }
+        state.happened((0..10_000).map(job));
         assert_eq!((state.recent.order.len(), state.recent.jobs.len()), (MAX_RECENT, MAX_RECENT));
     }
 }
