@@ -13,6 +13,7 @@ pub mod scenario;
 mod doubled;
 mod fleet;
 mod links;
+mod places;
 mod progress;
 
 pub use self::fleet::Fleet;

@@ -119,15 +119,20 @@ impl Place {
     /// The server gives up a little before we do, so that nothing goes on there of which nobody waits for the end.
     fn setup(&self) -> String {
         let millis = self.timeout.as_millis().max(2) * 9 / 10;
+        let idle_millis = millis.min(IDLE_WITHIN.as_millis());
         format!(
             "SET search_path = {}; SET jit = off; SET client_min_messages = warning; \
-             SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}; \
+             SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {idle_millis}; \
              SET default_transaction_isolation = 'read committed'; SET bytea_output = 'hex'",
             quoted(&self.schema)
         )
     }
 }
 
+/// Within a transaction one statement follows the other at once. An orchestrator that stands still between two keeps
+/// rows locked, and its agents cannot be taken in elsewhere before the server ends the transaction: they must be back
+/// within 5 s, and need up to 3 s of that to notice. A machine that is only overloaded should get its turn before.
+const IDLE_WITHIN: Duration = Duration::from_secs(3);
 /// All statements of the store, so that none is prepared twice.
 const STATEMENTS: usize = 250;
 /// A name as SQL.

@@ -35,8 +35,10 @@ impl Fault {
     pub(super) fn is_link_lost(&self) -> bool {
         match self {
             Self::Sql(sqlx::Error::Database(_)) => {
-                // Shut down by an administrator, crashed, or starting.
-                self.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
+                // Shut down by an administrator, crashed, or starting; or this side stood still in a transaction.
+                let is_lost =
+                    |code: &str| code == "25P03" || code.starts_with("57P") || code.starts_with("08");
+                self.code().is_some_and(|code| is_lost(&code))
             }
             Self::Sql(error) => !matches!(
                 error,
@@ -98,6 +100,9 @@ pub(super) fn explain(error: &sqlx::Error) -> (ErrorKind, &'static str) {
             (Config, "the tables are not there; open the store with migrations, or check `schema`")
         }
         "42501" => (Config, "the user lacks a right; grant what docs/store-postgres.md lists"),
+        "25P03" => {
+            (Unavailable, "this program stood still within a transaction, and the server ended it; try again")
+        }
         "25006" => (Unavailable, "the server is read-only, a standby perhaps; connect to the primary"),
         "53100" => (Unavailable, "the disk of the server is full; free some space there"),
         "53200" => (Unavailable, "the server is out of memory; try again"),

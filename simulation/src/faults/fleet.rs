@@ -59,7 +59,7 @@ impl Fleet {
             links,
         };
         for (number, post) in posts.iter().enumerate() {
-            let name = format!("orchestrator-{number}");
+            let name = Self::name_of(number);
             let arguments = vec![
                 "orchestrator".to_owned(),
                 format!("--directory={}", directory.display()),
@@ -79,6 +79,11 @@ impl Fleet {
         }
         fleet.resumes(&fleet.everyone()).await.context("nothing begins at the start")?;
         Ok(fleet)
+    }
+
+    /// What an orchestrator is called.
+    pub fn name_of(number: usize) -> String {
+        format!("orchestrator-{number}")
     }
 
     /// All agents.

@@ -55,7 +55,7 @@ pub async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         .name(arguments.name.clone())
         .whitelist(Arc::new(Marks { program, file: files.marks() }))
         .lease_ttl(lease)
-        .heartbeat_every(lease / 4)
+        .heartbeat_every(lease / 6)
         .sweep_every(Duration::from_millis(500))
         .prefetch(4)
         .keep_ended(None)

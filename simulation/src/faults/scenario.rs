@@ -1,7 +1,7 @@
 //! What is done to the servers and the processes.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mamos_testbed::{NatsServer, PostgresServer, RabbitServer, RedisServer};
@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::Link;
 use super::fleet::{Fleet, Post};
+use super::places::{Manned, Places};
 use crate::crash::Verdicts;
 use crate::proxy::{Proxy, Weather};
 
@@ -69,13 +70,37 @@ struct Notes {
 impl Notes {
     /// Something was done and undone: waits until work goes on everywhere.
     async fn recovers(&mut self, what: &str, fleet: &Fleet) -> anyhow::Result<()> {
-        let took = fleet.resumes(&fleet.everyone()).await.with_context(|| format!("after: {what}"))?;
-        if took > BACK_WITHIN {
-            self.complaints.push(format!("after {what} work went on only after {took:.1?}"));
-        }
-        (self.says)(&format!("{what}: work goes on after {took:.1?}"));
-        self.faults.push((what.to_owned(), took));
+        self.recovers_since(Instant::now(), what, fleet).await
+    }
+
+    /// The same, counted from a moment that is past: when it was done, and not only when it was undone.
+    async fn recovers_since(&mut self, since: Instant, what: &str, fleet: &Fleet) -> anyhow::Result<()> {
+        fleet.resumes(&fleet.everyone()).await.with_context(|| format!("after: {what}"))?;
+        self.took(what, "work goes on", since.elapsed());
         Ok(())
+    }
+
+    /// An orchestrator was killed or stands still: waits until the agents that it had are at others, and from then
+    /// on until work goes on everywhere. What agents had been sent before says nothing: they begin that anyway.
+    async fn leave(
+        &mut self,
+        what: &str,
+        fleet: &Fleet,
+        places: &Places,
+        manned: &Manned,
+    ) -> anyhow::Result<()> {
+        let took = places.left(manned).await.with_context(|| format!("after: {what}"))?;
+        self.took(what, &format!("its {} agents are back at others", manned.agents()), took);
+        self.recovers_since(manned.since(), what, fleet).await
+    }
+
+    /// Something was to happen soon after a fault, and did.
+    fn took(&mut self, what: &str, happened: &str, took: Duration) {
+        if took > BACK_WITHIN {
+            self.complaints.push(format!("after {what}: {happened}, but only after {took:.1?}"));
+        }
+        (self.says)(&format!("{what}: {happened} after {took:.1?}"));
+        self.faults.push((what.to_owned(), took));
     }
 }
 
@@ -242,23 +267,29 @@ async fn three(
         post(&through_proxy, socket(directory, 2)),
     ];
     let mut fleet = Fleet::start(directory, &posts, 2 * AGENTS, seed).await?;
+    let places = Places::on(url).await?;
     for _ in 0..2 {
         tokio::time::sleep(UNDER_LOAD).await;
+        let manned = places.at(&Fleet::name_of(0)).await?;
         fleet.kill_orchestrator(0)?;
-        notes.recovers("one of three killed", &fleet).await?;
+        notes.leave("one of three killed", &fleet, &places, &manned).await?;
         fleet.start_orchestrator(0)?;
         tokio::time::sleep(UNDER_LOAD).await;
+        let manned = places.at(&Fleet::name_of(1)).await?;
         fleet.signal_orchestrator(1, Signal::STOP)?;
-        tokio::time::sleep(LEASE + Duration::from_secs(2)).await;
-        notes.recovers("one of three paused for longer than the lease", &fleet).await?;
+        notes.leave("one of three stands still", &fleet, &places, &manned).await?;
+        tokio::time::sleep((LEASE + Duration::from_secs(2)).saturating_sub(manned.since().elapsed())).await;
+        notes.recovers("it stood still for longer than the lease", &fleet).await?;
         fleet.signal_orchestrator(1, Signal::CONT)?;
         notes.recovers("it goes on", &fleet).await?;
         for weather in [Weather::Reset, Weather::HoldBoth] {
             tokio::time::sleep(UNDER_LOAD).await;
+            let cut_at = Instant::now();
             proxy.set(weather);
             tokio::time::sleep(AWAY).await;
             proxy.set(Weather::Clear);
-            notes.recovers(&format!("one of three cut from the store ({})", weather.name()), &fleet).await?;
+            let what = format!("one of three cut from the store for {AWAY:?} ({})", weather.name());
+            notes.recovers_since(cut_at, &what, &fleet).await?;
         }
         fleet.restart_agent(3)?;
         notes.recovers("an agent killed", &fleet).await?;
