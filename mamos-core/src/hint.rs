@@ -14,6 +14,8 @@ use bytes::Bytes;
 
 pub use self::over_bus::BusHints;
 use crate::Result;
+use crate::job::lane::LaneId;
+use crate::orchestrator::hint_of_lanes;
 
 /// The largest hint, in bytes: with Base64 it still fits into the 8000 bytes of a PostgreSQL `NOTIFY`.
 pub const MAX_HINT_BYTES: usize = 4096;
@@ -59,6 +61,14 @@ pub enum Heard {
     Gap,
     /// No hint will come any more.
     Closed,
+}
+
+/// Hints that these lanes have ready jobs, from somebody who is no orchestrator: a store that stores jobs in the
+/// transaction of its host tells them with it. Every orchestrator that hears them and has agents for the lanes claims.
+///
+/// As many as needed, none over [`MAX_HINT_BYTES`].
+pub fn lanes_ready(lanes: Vec<LaneId>) -> Vec<Bytes> {
+    hint_of_lanes(lanes)
 }
 
 fn _dyn_compatible(_: &dyn Hints, _: &dyn HintListener) {}

@@ -58,6 +58,7 @@ pub use self::follow::Followed;
 pub use self::follow::LogFollower;
 pub use self::look::AgentFilter;
 pub use self::look::LogTail;
+pub(crate) use self::neighbours::hint_of_lanes;
 use self::registry::LaneNews;
 use self::session::Inlets;
 pub use self::stats::JobStats;

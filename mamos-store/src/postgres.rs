@@ -28,14 +28,17 @@ mod sweep;
 mod tokens;
 mod tx;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mamos_core::clock::Timestamp;
+use mamos_core::hint::lanes_ready;
 use mamos_core::job::NewJob;
-use mamos_core::store::Enqueued;
-use mamos_core::{Error, ErrorKind, Result};
+use mamos_core::job::lane::LaneId;
+use mamos_core::store::{EnqueueResult, Enqueued};
+use mamos_core::{Error, ErrorKind, JobState, Result};
 use sqlx::postgres::{PgConnection, PgPool};
 use tokio::task::JoinHandle;
 
@@ -49,6 +52,8 @@ use self::known::Known;
 use self::report::ReportRuns;
 
 const OPEN: &str = "store.open";
+/// Of a job that can start at once.
+const READY: EnqueueResult = EnqueueResult::Stored(JobState::Ready);
 
 /// Where the database is and how it is used.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,6 +73,10 @@ pub struct PostgresSettings {
     pub connections: u32,
     /// How long one operation may take before it fails with [`ErrorKind::Unavailable`]. Default: 30 s.
     pub timeout: Duration,
+    /// Whether [`PostgresStore::enqueue_in`] tells orchestrators of the jobs with the host's commit, so that they
+    /// start at once. Such commits wait for each other on the whole server, and such a transaction cannot be prepared
+    /// (`PREPARE TRANSACTION`). Without it, the jobs start at the next look. Default: true.
+    pub hints_with_commit: bool,
 }
 
 impl PostgresSettings {
@@ -79,6 +88,7 @@ impl PostgresSettings {
             migrate: true,
             connections: 8,
             timeout: Duration::from_secs(30),
+            hints_with_commit: true,
         }
     }
 
@@ -109,17 +119,25 @@ impl PostgresSettings {
         self.timeout = timeout;
         self
     }
+
+    /// Sets [`PostgresSettings::hints_with_commit`].
+    #[must_use]
+    pub fn hints_with_commit(mut self, hints_with_commit: bool) -> Self {
+        self.hints_with_commit = hints_with_commit;
+        self
+    }
 }
 
 /// Without the URL, which may hold a password.
 impl fmt::Debug for PostgresSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, schema, migrate, connections, timeout } = self;
+        let Self { url: _, schema, migrate, connections, timeout, hints_with_commit } = self;
         f.debug_struct("PostgresSettings")
             .field("schema", schema)
             .field("migrate", migrate)
             .field("connections", connections)
             .field("timeout", timeout)
+            .field("hints_with_commit", hints_with_commit)
             .finish_non_exhaustive()
     }
 }
@@ -134,6 +152,7 @@ pub struct PostgresStore {
     hot: Mutex<Option<Hot>>,
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
     hints: Arc<PostgresHints>,
+    hints_with_commit: bool,
 }
 
 /// The ways to the tasks of the hot path.
@@ -190,6 +209,7 @@ impl PostgresStore {
             tasks: tokio::sync::Mutex::new(vec![enqueuing, claiming, reporting]),
             place,
             known,
+            hints_with_commit: settings.hints_with_commit,
         })
     }
 
@@ -208,9 +228,8 @@ impl PostgresStore {
     /// exactly if what the host writes is. Otherwise the same as
     /// [`JobStore::enqueue`](mamos_core::store::JobStore::enqueue).
     ///
-    /// No hint is told, as nothing is stored before the host commits: orchestrators find the jobs at their next look,
-    /// or at once if the host enqueues something by an orchestrator after its commit. A job whose id or key another
-    /// open transaction takes waits for the end of that one.
+    /// Orchestrators hear of the jobs when the host commits, unless [`PostgresSettings::hints_with_commit`] is off. A job
+    /// whose id or key another open transaction takes waits for the end of that one.
     ///
     /// # Errors
     ///
@@ -227,7 +246,14 @@ impl PostgresStore {
         let lanes =
             self.known.lane_numbers(&mut own, jobs.iter().map(|job| &job.lane)).await.map_err(failed)?;
         drop(own);
-        enqueue::store_in(connection, &self.place.schema, &jobs, &lanes, now).await.map_err(failed)
+        let stored =
+            enqueue::store_in(connection, &self.place.schema, &jobs, &lanes, now).await.map_err(failed)?;
+        if self.hints_with_commit {
+            let ready = jobs.iter().zip(&stored).filter(|(_, stored)| stored.result == READY);
+            let ready: BTreeSet<LaneId> = ready.map(|(job, _)| job.lane.id()).collect();
+            self.hints.tell_in(connection, lanes_ready(ready.into_iter().collect())).await.map_err(failed)?;
+        }
+        Ok(stored)
     }
 
     fn hot(&self) -> MutexGuard<'_, Option<Hot>> {

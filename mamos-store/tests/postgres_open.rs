@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mamos_core::clock::Timestamp;
+use mamos_core::hint::{Heard, HintListener, lanes_ready};
 use mamos_core::id::JobId;
 use mamos_core::job::labels::Selector;
 use mamos_core::job::lane::Lane;
@@ -211,4 +212,45 @@ async fn jobs_are_stored_exactly_if_the_host_commits() {
     assert_eq!(store.job(job(4).id).await.unwrap().unwrap().state, JobState::Ready);
     let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&mut host).await.unwrap();
     assert_eq!(path, "\"$user\", public");
+}
+
+/// What comes next. A hint that was told comes soon.
+async fn heard(listener: &mut dyn HintListener) -> Heard {
+    tokio::time::timeout(Duration::from_secs(30), listener.next()).await.expect("nothing is heard")
+}
+
+#[tokio::test]
+async fn orchestrators_hear_of_the_hosts_jobs_with_its_commit() {
+    let schema = PostgresSchema::unique();
+    let store = PostgresStore::open(settings(&schema)).await.unwrap();
+    let hints = store.hints().unwrap();
+    let mut listener = hints.listen().await.unwrap();
+    let mut host = PgConnection::connect(schema.url()).await.unwrap();
+    let lane = |job: &NewJob| lanes_ready(vec![job.lane.id()]).remove(0);
+    let later = NewJob { run_at: Some(NOW + Duration::from_secs(60)), ..job(1) };
+    let other = Lane::new("mail".parse().unwrap(), "mail.read".parse().unwrap(), Selector::any());
+    let other = NewJob { lane: Arc::new(other), ..job(5) };
+
+    // Rolled back, not due, there already, or not wanted: nobody hears of that. Hints keep their order, so the
+    // first that is heard tells.
+    let mut transaction = host.begin().await.unwrap();
+    store.enqueue_in(&mut transaction, vec![job(2)], NOW).await.unwrap();
+    transaction.rollback().await.unwrap();
+    store.enqueue_in(&mut host, vec![later], NOW).await.unwrap();
+    let silent = settings(&schema).hints_with_commit(false);
+    let silent = PostgresStore::open(silent).await.unwrap();
+    silent.enqueue_in(&mut host, vec![job(3)], NOW).await.unwrap();
+    store.enqueue_in(&mut host, vec![job(3)], NOW).await.unwrap();
+
+    let mut transaction = host.begin().await.unwrap();
+    store.enqueue_in(&mut transaction, vec![other.clone(), job(3)], NOW).await.unwrap();
+    // Told by another connection meanwhile, and heard before, as the transaction is still open.
+    hints.tell(vec![Bytes::from_static(b"meanwhile")]).await.unwrap();
+    assert_eq!(heard(&mut *listener).await, Heard::Hint(Bytes::from_static(b"meanwhile")));
+    transaction.commit().await.unwrap();
+    assert_eq!(heard(&mut *listener).await, Heard::Hint(lane(&other)));
+
+    // Without a transaction, at once.
+    store.enqueue_in(&mut host, vec![job(4)], NOW).await.unwrap();
+    assert_eq!(heard(&mut *listener).await, Heard::Hint(lane(&job(4))));
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub(crate) use self::hint::hint_of_lanes;
 use self::hint::{Hint, Life};
 pub(crate) use self::listen::listen;
 use self::state::State;

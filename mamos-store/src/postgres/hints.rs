@@ -1,5 +1,6 @@
 //! Hints, carried by `NOTIFY`. Told outside of the transactions they speak of: a transaction that notifies
-//! takes a lock of the whole server at its commit, so that commits would no longer be grouped.
+//! takes a lock of the whole server at its commit, so that commits would no longer be grouped. Only what a host stores
+//! in its own transaction is told with that one: nobody else would tell it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use mamos_core::Result;
 use mamos_core::hint::{Heard, HintListener, Hints};
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgConnection, PgListener};
 
 use super::connect::Place;
 use super::errors::{Fault, timed_out};
@@ -20,6 +21,8 @@ use crate::hints::check;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+const NOTIFY: &str = "SELECT pg_notify($1, text) FROM unnest($2::text[]) AS text";
 
 pub(super) struct PostgresHints {
     place: Arc<Place>,
@@ -38,9 +41,21 @@ impl PostgresHints {
         Self { place, pool, channel: channel.into() }
     }
 
+    /// Tells with the commit of the transaction that is open on the connection, or at once if none is.
+    pub(super) async fn tell_in(
+        &self,
+        connection: &mut PgConnection,
+        hints: Vec<Bytes>,
+    ) -> Result<(), Fault> {
+        if !hints.is_empty() {
+            let texts: Vec<String> = hints.iter().map(|hint| encode(hint)).collect();
+            sqlx::query(NOTIFY).bind(&*self.channel).bind(texts).execute(connection).await?;
+        }
+        Ok(())
+    }
+
     async fn notify(&self, texts: Vec<String>) -> Result<(), Fault> {
-        let query = "SELECT pg_notify($1, text) FROM unnest($2::text[]) AS text";
-        let told = sqlx::query(query).bind(&*self.channel).bind(texts).execute(&self.pool);
+        let told = sqlx::query(NOTIFY).bind(&*self.channel).bind(texts).execute(&self.pool);
         let told = tokio::time::timeout(self.place.timeout, told).await;
         told.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))?;
         Ok(())

@@ -20,6 +20,14 @@ const NAMES: usize = 20;
 /// Which life of which orchestrator tells something: a random number.
 pub(crate) type Life = u64;
 
+/// Nobody's life: who tells so is no orchestrator, and no orchestrator takes it for its own.
+const NOBODY: Life = 0;
+
+/// See [`lanes_ready`](crate::hint::lanes_ready).
+pub(crate) fn hint_of_lanes(lanes: Vec<LaneId>) -> Vec<Bytes> {
+    if lanes.is_empty() { Vec::new() } else { Hint::Lanes(lanes).encode(NOBODY) }
+}
+
 /// Something to look at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Hint {
@@ -125,6 +133,19 @@ mod tests {
         let present = Hint::Present { name: "n".repeat(128), idle: kinds.collect() };
         let [bytes] = &present.encode(7)[..] else { panic!("one hint says who is there") };
         assert!(matches!(Hint::decode(bytes), (Some(7), Hint::Present { idle, .. }) if idle.len() == NAMES));
+    }
+
+    #[test]
+    fn ready_lanes_can_be_told_by_nobody() {
+        assert!(hint_of_lanes(Vec::new()).is_empty());
+        let lanes: Vec<LaneId> = (0..300).map(LaneId::from_number).collect();
+        let told = hint_of_lanes(lanes.clone());
+        let heard = told.iter().map(|bytes| {
+            let (from, hint) = Hint::decode(bytes);
+            assert_eq!(from, Some(NOBODY));
+            hint
+        });
+        assert_eq!(joined(heard.collect()), Hint::Lanes(lanes));
     }
 
     #[test]
