@@ -17,6 +17,7 @@ mod commands;
 mod credentials;
 mod ending;
 mod jobs;
+mod link_key;
 mod logs;
 mod output;
 mod problem;
@@ -86,6 +87,7 @@ async fn obey(cli: Cli) -> Result<Ending, Trouble> {
         Order::Keys(order) => access::keys(order, &client()?, output).await,
         Order::Roles(order) => access::roles(order, &client()?, output).await,
         Order::Audit(order) => audit::run(order, &client()?, output).await,
+        Order::LinkKey => link_key::run(&client()?, output).await,
         Order::OpenApi => commands::open_api(&client()?, output).await,
     }
 }

@@ -8,6 +8,7 @@ mod events;
 mod health;
 mod jobs;
 mod keys;
+mod link_key;
 mod login;
 mod logs_follow;
 mod me;
@@ -27,6 +28,7 @@ pub(crate) fn all(routes: Routes) -> Routes {
         me::add,
         agents::add,
         tokens::add,
+        link_key::add,
         jobs::add,
         queues::add,
         commands::add,

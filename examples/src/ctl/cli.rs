@@ -127,6 +127,8 @@ pub(super) enum Order {
     Roles(RolesOrder),
     /// Who did what
     Audit(AuditOrder),
+    /// Print the key that agents pin over a bus
+    LinkKey,
     /// Print the completions for a shell
     Completions {
         /// Which shell

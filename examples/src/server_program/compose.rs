@@ -8,6 +8,7 @@ use mamos_core::whitelist::{DenyAll, Reloadable};
 use mamos_core::{Orchestrator, Store};
 use mamos_http::{AGENT_LINK_PATH, Access, AgentEndpoint, Api, FailureLimiter, Rate, Server, Tls};
 use mamos_store::{MemoryStore, SqliteSettings, SqliteStore};
+use mamos_transport::link_over_bus::LinkOverBusListener;
 use mamos_transport::socket::{TcpFrameListener, UnixFrameListener};
 
 use super::links::Links;
@@ -25,6 +26,8 @@ pub(super) struct Composed {
     pub(super) router: axum::Router,
     pub(super) server: Server,
     pub(super) whitelist: Reloadable,
+    /// Who listens on the bus. Closed when the orchestrator has stopped.
+    pub(super) on_bus: Option<Arc<LinkOverBusListener>>,
     /// Closed last of all.
     pub(super) sqlite: Option<Arc<SqliteStore>>,
 }
@@ -57,6 +60,7 @@ pub(super) async fn compose(settings: &Settings) -> Result<Composed, Trouble> {
     if let Some(address) = settings.tcp {
         builder = builder.listener(TcpFrameListener::bind(address).await?);
     }
+    let on_bus = links.as_ref().map(|links| Arc::clone(&links.listener));
     if let Some(links) = links {
         if !has_hints {
             builder = builder.hints(links.hints());
@@ -85,7 +89,7 @@ pub(super) async fn compose(settings: &Settings) -> Result<Composed, Trouble> {
         server = server.allow_plain_text();
     }
     let server = server.bind().await?;
-    Ok(Composed { orchestrator, access, api, router, server, whitelist, sqlite })
+    Ok(Composed { orchestrator, access, api, router, server, whitelist, on_bus, sqlite })
 }
 
 async fn store(settings: &Settings) -> Result<(Arc<dyn Store>, Option<Arc<SqliteStore>>), Trouble> {

@@ -18,7 +18,8 @@ const HINTS: &str = "hints";
 
 /// A bus that answers, and who listens there.
 pub(super) struct Links {
-    pub(super) listener: LinkOverBusListener,
+    /// Closed when the orchestrator has stopped.
+    pub(super) listener: Arc<LinkOverBusListener>,
     bus: Arc<dyn Bus>,
 }
 
@@ -31,7 +32,7 @@ impl Links {
         let link = LinkSettings { silence: settings.bus_silence, ..LinkSettings::default() };
         let listener = LinkOverBusListener::bind(Arc::clone(&bus), link.with_signing_key(key)).await?;
         tracing::info!(bus = bus.describe(), %pin, "agents may come over the bus, and pin this key");
-        Ok(Self { listener, bus })
+        Ok(Self { listener: Arc::new(listener), bus })
     }
 
     /// Hints that go over the bus.

@@ -44,7 +44,7 @@ pub(super) async fn run(settings: Settings, file: Option<PathBuf>) -> Result<End
 
 /// Serves until it is told to stop, and then until everything has ended.
 async fn serve(settings: &Settings, composed: Composed, signals: &mut Signals) -> Result<Ending, Trouble> {
-    let Composed { orchestrator, access, api, router, server, whitelist, .. } = composed;
+    let Composed { orchestrator, access, api, router, server, whitelist, on_bus, .. } = composed;
     let url = url(settings, &server);
     let tls = server.tls().map(Arc::clone);
     let stop = CancellationToken::new();
@@ -62,6 +62,10 @@ async fn serve(settings: &Settings, composed: Composed, signals: &mut Signals) -
         let running = async {
             let ran = running.await;
             stop.cancel();
+            if let Some(on_bus) = on_bus {
+                // Agents that were about to come are told to go elsewhere; the others were told by their sessions.
+                on_bus.close().await;
+            }
             ran
         };
         let (ran, ()) = tokio::join!(running, serving);

@@ -31,6 +31,14 @@ async fn jobs_run_over(bus: &str) {
     let checked = place.ended(&["--store", &store, "--bus", bus, "check"]).await;
     assert!(checked.code == 0 && checked.err.contains(&format!("pin        {pin}")), "{}", checked.err);
 
+    for (arguments, expected) in [
+        (&["link-key"][..], format!("{pin}\n")),
+        (&["--json", "link-key"], format!("{{\"public_key\":\"{pin}\"}}\n")),
+    ] {
+        let shown = place.ctl(&server, &key, arguments, "").await;
+        assert_eq!((shown.code, &shown.out), (0, &expected), "{}", shown.err);
+    }
+
     let agent = ["--server", bus, "--pin", &pin, "--name", "over a bus"];
     let checked = [&agent[..], &["--registration-token", &token, "check"]].concat();
     let checked = place.agent_command(&checked).output().await.unwrap();
@@ -57,6 +65,8 @@ async fn jobs_run_over(bus: &str) {
     assert!(began.elapsed() < BACK_WITHIN, "it took {:?}", began.elapsed());
     assert!(server.program.said.contains(&pin), "the key is kept: {}", server.program.said);
     server.stop().await;
+    // It was told, and did not have to wait for silence.
+    agent.until("the orchestrator closed the link").await;
     agent.send(Signal::TERM);
     assert_eq!(agent.end().await, 0, "{}", agent.said);
 }

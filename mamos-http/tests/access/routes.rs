@@ -68,6 +68,7 @@ const TABLE: &[(&str, &str, Who)] = &[
     ("GET", "/api/v1/jobs/{job}/why", Has("read")),
     ("GET", "/api/v1/keys", Has("administer")),
     ("DELETE", "/api/v1/keys/{id}", Has("administer")),
+    ("GET", "/api/v1/link-key", Has("read")),
     ("POST", "/api/v1/login", Public),
     ("POST", "/api/v1/logout", Logins),
     ("GET", "/api/v1/me", Anyone),
