@@ -111,20 +111,32 @@ pub struct Promise {
 pub async fn failures<F: Future<Output = Fresh>>(fresh: impl Fn() -> F) -> Vec<(&'static str, String)> {
     let mut failures = Vec::new();
     for promise in PROMISES {
-        let fresh = fresh().await;
+        let broken = promise.failure(fresh().await).await;
+        failures.extend(broken.map(|how| (promise.name, how)));
+    }
+    failures
+}
+
+impl Promise {
+    /// Checks this one, and gives how it is broken if it is. Several can be checked at once, each on a store of its
+    /// own.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn failure(&self, fresh: Fresh) -> Option<String> {
         // Its own task, so that a panic ends the promise and not the list.
-        let check = tokio::spawn((promise.check)(Arc::clone(fresh.store())));
+        let check = tokio::spawn((self.check)(Arc::clone(fresh.store())));
         let abort = check.abort_handle();
         match tokio::time::timeout(PATIENCE, check).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failures.push((promise.name, explain(error))),
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(explain(error)),
             Err(_) => {
                 abort.abort();
-                failures.push((promise.name, "it did not come to an end".to_owned()));
+                Some("it did not come to an end".to_owned())
             }
         }
     }
-    failures
 }
 
 fn explain(error: tokio::task::JoinError) -> String {

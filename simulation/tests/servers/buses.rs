@@ -9,9 +9,9 @@ use mamos_testbed::{NatsServer, RabbitServer, RedisServer};
 use mamos_transport::bus::{
     AmqpBus, AmqpSettings, MemoryBus, NatsBus, NatsSettings, RedisBus, RedisBusSettings,
 };
-use mamos_transport::conformance::bus::{PROMISES, broken_promises};
+use mamos_transport::conformance::bus::{PROMISES, check};
 
-use super::{Line, beside, kept};
+use super::{Line, beside, broken, kept};
 
 /// For the kit, which takes a box of its own for each promise.
 struct Boxed<B>(B);
@@ -58,8 +58,16 @@ async fn line<B: Bus, F: Future<Output = B>>(
     survives: &str,
     fresh: impl Fn() -> F,
 ) -> String {
-    let boxed = || async { Box::new(Boxed(fresh().await)) as Box<dyn Bus> };
-    let broken: Vec<_> = broken_promises(boxed).await.into_iter().map(|broken| broken.promise).collect();
+    let broken =
+        broken(
+            PROMISES.iter().map(|promise| {
+                let fresh = fresh();
+                async move {
+                    check(promise, Box::new(Boxed(fresh.await))).await.err().map(|broken| broken.promise)
+                }
+            }),
+        );
+    let broken = broken.await;
     // The kit has sent one of this size.
     let largest = MAX_MESSAGE_BYTES / 1024 / 1024;
     let parts = if parts.is_empty() { String::new() } else { format!(", {parts}") };

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use mamos_core::Store;
-use mamos_store::conformance::{Fresh, PROMISES, failures};
+use mamos_store::conformance::{Fresh, PROMISES};
 use mamos_store::{
     MemoryStore, PostgresSettings, PostgresStore, RedisSettings, RedisStore, SqliteSettings, SqliteStore,
 };
 use mamos_testbed::{PostgresSchema, RedisServer};
 
-use super::{Line, beside, kept, yes};
+use super::{Line, beside, broken, kept, yes};
 
 pub(crate) fn lines() -> Vec<Line> {
     vec![
@@ -27,7 +27,11 @@ pub(crate) fn lines() -> Vec<Line> {
 }
 
 async fn line<F: Future<Output = Fresh>>(name: &str, survives: &str, fresh: impl Fn() -> F) -> String {
-    let broken: Vec<_> = failures(&fresh).await.into_iter().map(|(promise, _)| promise).collect();
+    let broken = broken(PROMISES.iter().map(|promise| {
+        let fresh = fresh();
+        async move { promise.failure(fresh.await).await.map(|_| promise.name) }
+    }));
+    let broken = broken.await;
     let one = fresh().await;
     let store: &Arc<dyn Store> = one.store();
     let (hints, time) = (store.hints().is_some(), store.time().await.unwrap().is_some());

@@ -7,12 +7,12 @@ use mamos_core::id::TopicName;
 use mamos_core::transport::{Connector, MAX_FRAME_BYTES};
 use mamos_transport::bus;
 use mamos_transport::conformance::Pair;
-use mamos_transport::conformance::transport::{PROMISES, broken_promises};
+use mamos_transport::conformance::transport::{PROMISES, check};
 use mamos_transport::link_over_bus::{LinkOverBusConnector, LinkOverBusListener, LinkSettings};
 use mamos_transport::memory;
 use mamos_transport::socket::{TcpFrameConnector, TcpFrameListener, UnixFrameConnector, UnixFrameListener};
 
-use super::{Line, beside, kept};
+use super::{Line, beside, broken, kept};
 
 pub(crate) fn lines() -> Vec<Line> {
     vec![
@@ -28,7 +28,11 @@ pub(crate) fn lines() -> Vec<Line> {
 }
 
 async fn line<F: Future<Output = Pair>>(name: &str, is_sealed: &str, fresh: impl Fn() -> F) -> String {
-    let broken: Vec<_> = broken_promises(fresh).await.into_iter().map(|broken| broken.promise).collect();
+    let broken = broken(PROMISES.iter().map(|promise| {
+        let fresh = fresh();
+        async move { check(promise, fresh.await).await.err().map(|broken| broken.promise) }
+    }));
+    let broken = broken.await;
     let largest = MAX_FRAME_BYTES / 1024 / 1024;
     format!("| {name} | {} | {largest} MiB | {is_sealed} |", kept(PROMISES.len(), &broken))
 }
