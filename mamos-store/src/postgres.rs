@@ -6,6 +6,7 @@
 //!
 //! `docs/store-postgres.md` says more about settings, rights, pruning, limits and backups.
 
+mod address;
 mod agents;
 mod changes;
 mod claim;
@@ -60,8 +61,9 @@ const READY: EnqueueResult = EnqueueResult::Stored(JobState::Ready);
 #[non_exhaustive]
 pub struct PostgresSettings {
     /// Where it is: `postgres://user:password@host:5432/database`, with `?sslmode=verify-full` and the like
-    /// behind it. What survives what is the choice of the server's `synchronous_commit`, which can be set
-    /// here, too: `?options=-c%20synchronous_commit=off`.
+    /// behind it. Nothing else says so, neither the environment nor `~/.pgpass`: what is left out has the defaults
+    /// that `docs/store-postgres.md` lists. What survives what is the choice of the server's `synchronous_commit`,
+    /// which can be set here, too: `?options=-c%20synchronous_commit=off`.
     pub url: String,
     /// The schema with the tables. Created if it does not exist and the user may. Default: `mamos`.
     pub schema: String,

@@ -101,7 +101,7 @@ async fn wrong_settings_are_named() {
     refused(settings(&schema).schema(""), ErrorKind::Config, "`schema`").await;
     refused(settings(&schema).schema("pg_mamos"), ErrorKind::Config, "pg_").await;
     let nobody = url(&schema, "mamos_nobody:secret", "test");
-    refused(PostgresSettings::new(nobody), ErrorKind::Config, "user or password").await;
+    refused(PostgresSettings::new(nobody), ErrorKind::Config, "check the user in the URL").await;
     let nowhere = url(&schema, "postgres", "mamos_no_such_database");
     refused(PostgresSettings::new(nowhere), ErrorKind::Config, "no such database").await;
     let timeout = Duration::from_secs(10);
@@ -141,6 +141,8 @@ async fn a_user_without_rights_is_told_so() {
     PostgresStore::open(settings(&schema)).await.unwrap().close().await;
     schema.sql(&format!("GRANT USAGE ON SCHEMA {role} TO {role}"));
     let no_tables = PostgresStore::open(limited.clone()).await.unwrap_err();
+    schema.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA {role} TO {role}"));
+    let no_writes = PostgresStore::open(limited.clone()).await.unwrap_err();
     schema.sql(&format!(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {role} TO {role}; \
          GRANT USAGE ON ALL SEQUENCES IN SCHEMA {role} TO {role}"
@@ -154,7 +156,7 @@ async fn a_user_without_rights_is_told_so() {
         store.close().await;
     }
     schema.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
-    for error in [no_schema, no_tables] {
+    for error in [no_schema, no_tables, no_writes] {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains("lacks a right"), "{error}");
     }
@@ -168,7 +170,7 @@ async fn a_read_only_server_is_told_apart() {
     PostgresStore::open(settings(&schema)).await.unwrap().close().await;
     let url = format!("{}?options=-c%20default_transaction_read_only%3Don", schema.url());
     let read_only = PostgresSettings::new(url).schema(schema.name());
-    refused(read_only, ErrorKind::Unavailable, "connect to the primary").await;
+    refused(read_only, ErrorKind::Unavailable, "name the primary").await;
 }
 
 #[tokio::test]

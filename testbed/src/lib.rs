@@ -9,6 +9,7 @@
 //! A server that is missing is a panic that says what to do, never a test that passes quietly.
 
 mod agents;
+mod disk;
 mod nats;
 mod postgres;
 mod process;
@@ -17,6 +18,7 @@ mod redis;
 mod shared;
 
 pub use crate::agents::{nats_agent_config, redis_agent_acl};
+pub use crate::disk::SmallDisk;
 pub use crate::nats::NatsServer;
 pub use crate::postgres::{PostgresSchema, PostgresServer};
 pub use crate::process::free_port;

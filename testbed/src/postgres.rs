@@ -6,7 +6,8 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::process::{Process, answers, free_port};
+use crate::disk::SmallDisk;
+use crate::process::{Process, answers, free_port, run};
 use crate::shared::{postgres_url, unique_name};
 
 /// A PostgreSQL of a test's own, with a database `test` and a superuser `postgres` without a password.
@@ -31,25 +32,86 @@ impl PostgresServer {
 
     /// Starts one with settings, each as `name=value`.
     pub fn with_settings(settings: &[&str]) -> Self {
-        let programs = programs();
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        if is_root() {
-            // PostgreSQL refuses to run as root.
-            run(Command::new("chown").arg("postgres").arg(directory.path()));
-        }
-        let data = directory.path().join("data");
-        let mut initdb = as_postgres(&programs.join("initdb"));
-        run(initdb
+        Self::initialised(settings, |_| ())
+    }
+
+    /// Starts one whose log of writes (WAL) is on that disk, in small segments, and everything else elsewhere.
+    pub fn with_wal_on(disk: &SmallDisk) -> Self {
+        give_to_postgres(disk.path());
+        Self::initialised(&[], |initdb| {
+            initdb.arg("--wal-segsize=1").arg("--waldir").arg(disk.path().join("wal"));
+        })
+    }
+
+    fn initialised(settings: &[&str], more: impl FnOnce(&mut Command)) -> Self {
+        let mut server = Self::stopped(settings);
+        let mut initdb = as_postgres(&server.programs.join("initdb"));
+        initdb
             .args(["-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C", "-D"])
-            .arg(&data));
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { programs, settings, port: free_port(), process: None, directory };
+            .arg(server.data());
+        more(&mut initdb);
+        run(&mut initdb);
         server.resume();
         run(Command::new(server.programs.join("createdb"))
             .args(["-h", "127.0.0.1", "-U", "postgres", "-p"])
             .arg(server.port.to_string())
             .arg("test"));
         server
+    }
+
+    /// One without data.
+    fn stopped(settings: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        give_to_postgres(directory.path());
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Self { programs: programs(), settings, port: free_port(), process: None, directory }
+    }
+
+    /// Starts a hot standby of this one: a copy that follows it, and takes no writes until it is promoted.
+    pub fn standby(&self) -> Self {
+        let mut standby = Self::stopped(&[]);
+        let mut copy = as_postgres(&standby.programs.join("pg_basebackup"));
+        copy.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string(), "-D"]);
+        run(copy.arg(standby.data()).args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]));
+        standby.resume();
+        standby
+    }
+
+    /// Starts it again on another port.
+    pub fn move_to(&mut self, port: u16) {
+        self.stop_in_order();
+        self.port = port;
+        self.resume();
+    }
+
+    /// Wants a password, by SCRAM, from all but the superuser, and starts again.
+    pub fn require_passwords(&mut self) {
+        let rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(self.data().join("pg_hba.conf"), rules).expect("the rules can be written");
+        self.stop_in_order();
+        self.resume();
+    }
+
+    /// Offers TLS, for 127.0.0.1, and starts again. Gives the file with the certificate, which is its own root.
+    pub fn offer_tls(&mut self) -> PathBuf {
+        let (key, certificate) = (self.data().join("server.key"), self.data().join("server.crt"));
+        let mut openssl = as_postgres(Path::new("openssl"));
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]).arg(&key);
+        run(openssl.arg("-out").arg(&certificate));
+        self.settings.push("ssl=on".to_owned());
+        self.stop_in_order();
+        self.resume();
+        certificate
+    }
+
+    /// Makes a tablespace on that disk, where the tables of the database `test` go from now on. What is written
+    /// first, the WAL, stays elsewhere.
+    pub fn put_tables_on(&self, disk: &SmallDisk) {
+        give_to_postgres(disk.path());
+        self.sql(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.path().display()));
+        self.sql("ALTER DATABASE test SET default_tablespace = small");
     }
 
     /// Where it is.
@@ -76,7 +138,7 @@ impl PostgresServer {
     pub fn resume(&mut self) {
         let log = self.directory.path().join("log");
         let mut command = as_postgres(&self.programs.join("postgres"));
-        command.arg("-D").arg(self.directory.path().join("data")).arg("-k").arg(self.directory.path());
+        command.arg("-D").arg(self.data()).arg("-k").arg(self.directory.path());
         command.args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
         for setting in &self.settings {
             command.args(["-c", setting]);
@@ -105,6 +167,10 @@ impl PostgresServer {
         self.sql(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
         );
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     fn stop(&mut self, signal: Signal) {
@@ -209,7 +275,9 @@ fn as_postgres(program: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+/// PostgreSQL refuses to run as root, and must own where it writes.
+fn give_to_postgres(directory: &Path) {
+    if is_root() {
+        run(Command::new("chown").arg("postgres").arg(directory));
+    }
 }

@@ -1,6 +1,5 @@
 //! Connections: where to, and how they are set up.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use mamos_core::{Error, ErrorKind, Result};
@@ -8,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use super::errors::{Fault, timed_out};
-use super::{OPEN, PostgresSettings};
+use super::{OPEN, PostgresSettings, address};
 
 /// Where the tables are.
 #[derive(Debug)]
@@ -46,18 +45,8 @@ impl Place {
         if settings.schema.starts_with("pg_") {
             return Err(refused("names that begin with pg_ are the server's; correct `schema`".to_owned()));
         }
-        let is_postgres =
-            ["postgres://", "postgresql://"].iter().any(|scheme| settings.url.starts_with(scheme));
-        // The cause is left out: it might repeat the password.
-        let options =
-            PgConnectOptions::from_str(&settings.url).ok().filter(|_| is_postgres).ok_or_else(|| {
-                refused(
-                    "the URL cannot be understood; write it as postgres://user:password@host:5432/database"
-                        .to_owned(),
-                )
-            })?;
+        let options = address::options(&settings.url).map_err(|why| refused(why.to_owned()))?;
         let options = options
-            .application_name("mamos")
             .statement_cache_capacity(STATEMENTS)
             // The host's log is the host's; errors reach it through our answers.
             .disable_statement_logging();
@@ -135,6 +124,7 @@ impl Place {
 const IDLE_WITHIN: Duration = Duration::from_secs(3);
 /// All statements of the store, so that none is prepared twice.
 const STATEMENTS: usize = 250;
+
 /// A name as SQL.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

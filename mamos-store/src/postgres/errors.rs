@@ -61,6 +61,8 @@ pub(super) fn timed_out() -> Fault {
     Fault::Sql(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }
 
+const NO_TLS: &str = "no TLS connection could be made; check `sslmode` and `sslrootcert` in the URL";
+
 /// What an error means for a person. The codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 pub(super) fn explain(error: &sqlx::Error) -> (ErrorKind, &'static str) {
     use ErrorKind::{Closed, Config, Corrupt, Unavailable};
@@ -76,14 +78,30 @@ pub(super) fn explain(error: &sqlx::Error) -> (ErrorKind, &'static str) {
                 "no connection came free in time; try again, or allow more with `connections`",
             );
         }
-        sqlx::Error::Tls(_) => {
+        sqlx::Error::Tls(_) => return (Unavailable, NO_TLS),
+        // What rustls finds wrong comes like that.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return (Unavailable, NO_TLS);
+        }
+        sqlx::Error::Configuration(_) => {
+            return (Config, "the URL asks for what cannot be had; correct it as the cause says");
+        }
+        sqlx::Error::Protocol(_) => {
             return (
                 Unavailable,
-                "no TLS connection could be made; check `sslmode` and `sslrootcert` in the URL",
+                "what answers there is no PostgreSQL, or wants another way to log in than a password; check host and \
+                 port, and pg_hba.conf",
             );
         }
         sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             return (Unavailable, "the server did not answer in time; check its load and the network");
+        }
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return (
+                Unavailable,
+                "there is no such socket, or no file that sslrootcert, sslcert or sslkey names; correct the URL, or \
+                 start the server",
+            );
         }
         _ => {
             return (
@@ -94,7 +112,15 @@ pub(super) fn explain(error: &sqlx::Error) -> (ErrorKind, &'static str) {
     };
     let code = database.code().unwrap_or_default();
     match code.as_ref() {
-        "28P01" | "28000" => (Config, "the server refuses the user or password; check both, and pg_hba.conf"),
+        "28P01" => (
+            Config,
+            "the server refuses the password, or wants one and the URL has none; correct it in the URL",
+        ),
+        "28000" => (
+            Config,
+            "the server lets nobody in as this user from here; check the user in the URL, its right to log in, and \
+             pg_hba.conf",
+        ),
         "3D000" => (Config, "there is no such database; create it, or correct the URL"),
         "3F000" | "42P01" => {
             (Config, "the tables are not there; open the store with migrations, or check `schema`")
@@ -103,8 +129,8 @@ pub(super) fn explain(error: &sqlx::Error) -> (ErrorKind, &'static str) {
         "25P03" => {
             (Unavailable, "this program stood still within a transaction, and the server ended it; try again")
         }
-        "25006" => (Unavailable, "the server is read-only, a standby perhaps; connect to the primary"),
-        "53100" => (Unavailable, "the disk of the server is full; free some space there"),
+        "25006" => (Unavailable, "the server is read-only, a standby perhaps; name the primary in the URL"),
+        "53100" => (Unavailable, "the disk of the server is full; free some space there, and try again"),
         "53200" => (Unavailable, "the server is out of memory; try again"),
         "53300" => (
             Unavailable,
