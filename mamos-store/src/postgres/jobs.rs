@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use mamos_core::clock::Timestamp;
 use mamos_core::id::{JobId, QueueName, SessionId};
+use mamos_core::job::CancelRequest;
 use mamos_core::job::state::JobEvent;
-use mamos_core::job::{CancelRequest, Counters};
 use mamos_core::store::{CancelVerdict, ChangeVerdict};
 
 use super::changes::{self, Changes};
 use super::errors::Fault;
-use super::rows::{Cells, corrupt, session_id};
+use super::rows::{Cells, session_id};
 use super::tx::{Operation, Tx};
 
 /// See [`mamos_core::store::JobStore::cancel`].
@@ -27,36 +27,7 @@ impl Operation for Cancel {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<CancelVerdict>, Fault> {
         let mut changes = changes::read(tx, &self.jobs).await?;
         let sessions = sessions_of(tx, &changes).await?;
-        let mut verdicts = Vec::with_capacity(self.jobs.len());
-        for id in &self.jobs {
-            let Some(index) = changes.find(*id) else {
-                verdicts.push(CancelVerdict::Missing);
-                continue;
-            };
-            let job = changes.job(index);
-            let state = job.state;
-            if state.is_held() {
-                let session = job.session.and_then(|number| sessions.get(&number)).copied();
-                let session = session.ok_or_else(|| corrupt("session of a held job", "it is missing"))?;
-                verdicts.push(CancelVerdict::Requested { run: job.run(), session });
-                if !job.is_cancel {
-                    changes.set_cancel(index, Some(&self.request));
-                }
-                continue;
-            }
-            verdicts.push(match state.after(JobEvent::Cancel) {
-                Err(_) => CancelVerdict::AlreadyEnded(state),
-                Ok(cancelled) => {
-                    if !job.is_cancel {
-                        changes.set_cancel(index, Some(&self.request));
-                    }
-                    let job = changes.change(index);
-                    job.state = cancelled;
-                    job.finished_at = Some(self.now);
-                    CancelVerdict::Cancelled
-                }
-            });
-        }
+        let verdicts = changes.cancel(&self.jobs, &self.request, &sessions, self.now)?;
         changes::write(&mut changes, tx).await?;
         Ok(verdicts)
     }
@@ -64,8 +35,7 @@ impl Operation for Cancel {
 
 /// The ids of the sessions that hold the jobs.
 async fn sessions_of(tx: &mut Tx<'_>, changes: &Changes) -> Result<HashMap<i64, SessionId>, Fault> {
-    let held = (0..changes.len()).map(|index| changes.job(index)).filter(|job| job.state.is_held());
-    let numbers: Vec<i64> = held.filter_map(|job| job.session).collect();
+    let numbers = changes.sessions();
     if numbers.is_empty() {
         return Ok(HashMap::new());
     }
@@ -88,16 +58,14 @@ impl Operation for Redrive {
         let mut changes = changes::read(tx, &self.jobs).await?;
         let mut verdicts = Vec::with_capacity(self.jobs.len());
         for id in &self.jobs {
-            let Some(index) = changes.find(*id) else {
-                verdicts.push(ChangeVerdict::Missing);
-                continue;
+            let (index, state) = match changes.after(*id, JobEvent::Redrive) {
+                Ok(found) => found,
+                Err(verdict) => {
+                    verdicts.push(verdict);
+                    continue;
+                }
             };
-            let job = changes.job(index);
-            let Ok(state) = job.state.after(JobEvent::Redrive) else {
-                verdicts.push(ChangeVerdict::Refused(job.state));
-                continue;
-            };
-            if let Some(key) = job.unique_key.clone() {
+            if let Some(key) = changes.job(index).unique_key.clone() {
                 // The ones before it in the batch may have taken the key.
                 changes::write(&mut changes, tx).await?;
                 if let Some(by) = holder_of_key(tx, key).await? {
@@ -105,14 +73,8 @@ impl Operation for Redrive {
                     continue;
                 }
             }
-            changes.set_cancel(index, None);
-            let job = changes.change(index);
-            job.state = state;
-            job.counters = Counters::default();
-            job.deadline = None;
-            job.run_at = self.now;
-            job.finished_at = None;
-            verdicts.push(ChangeVerdict::Ready(tx.known.lane(tx.connection, job.lane).await?.id()));
+            let lane = changes.redrive(index, state, self.now);
+            verdicts.push(ChangeVerdict::Ready(tx.known.lane(tx.connection, lane).await?.id()));
         }
         changes::write(&mut changes, tx).await?;
         Ok(verdicts)
@@ -139,19 +101,15 @@ impl Operation for Approve {
         let mut changes = changes::read(tx, &self.jobs).await?;
         let mut verdicts = Vec::with_capacity(self.jobs.len());
         for id in &self.jobs {
-            let Some(index) = changes.find(*id) else {
-                verdicts.push(ChangeVerdict::Missing);
-                continue;
+            let (index, state) = match changes.after(*id, JobEvent::Unblock) {
+                Ok(found) => found,
+                Err(verdict) => {
+                    verdicts.push(verdict);
+                    continue;
+                }
             };
-            let state = changes.job(index).state;
-            let Ok(ready) = state.after(JobEvent::Unblock) else {
-                verdicts.push(ChangeVerdict::Refused(state));
-                continue;
-            };
-            let job = changes.change(index);
-            job.state = ready;
-            job.run_at = self.now;
-            verdicts.push(ChangeVerdict::Ready(tx.known.lane(tx.connection, job.lane).await?.id()));
+            let lane = changes.approve(index, state, self.now);
+            verdicts.push(ChangeVerdict::Ready(tx.known.lane(tx.connection, lane).await?.id()));
         }
         changes::write(&mut changes, tx).await?;
         Ok(verdicts)

@@ -2,94 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use mamos_core::ErrorKind;
-use mamos_core::id::{AgentId, JobId, QueueName, SessionId};
+use mamos_core::id::{JobId, QueueName};
 use mamos_core::job::lane::Lane;
 use mamos_core::job::state::JobState;
-use mamos_core::job::{AttemptEnd, AttemptRecord, CancelRequest, ClaimedJob, Failure, JobRecord, Progress};
-use mamos_core::lease::{Epoch, RunRef};
+use mamos_core::job::{AttemptRecord, JobRecord};
+use mamos_core::lease::RunRef;
 use mamos_core::store::{Cursor, HeldJob, JobFilter, LogPiece, Page, PageRequest, QueueRecord};
+use sqlx::AssertSqlSafe;
 use sqlx::Postgres;
 use sqlx::QueryBuilder;
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Row};
 
 use super::errors::{Fault, readable};
 use super::known::Known;
-use super::rows::{
-    self, Cells, Details, HotJob, attempt_end, clean, hot_columns, job_state, log_stream, small, state_number,
-};
+use super::rows::{self, Cells, HotJob, clean, hot_columns, job_state, record_columns, state_number};
+use crate::sql::log::{LogPage, PIECES};
 
 /// All that is kept of a job.
 const RECORD: &str = concat!(
     "SELECT ",
     hot_columns!(),
-    ", s.created_at, s.payload, s.details, n.id, n.agent, c.reason, c.grace_us, p.epoch, p.percent, p.note, \
-     o.output, f.code, f.message FROM mamos_job j JOIN mamos_spec s ON s.seq = j.seq \
+    ", ",
+    record_columns!(),
+    " FROM mamos_job j JOIN mamos_spec s ON s.seq = j.seq \
      LEFT JOIN mamos_session n ON n.no = j.session LEFT JOIN mamos_cancel c ON c.seq = j.seq \
      LEFT JOIN mamos_progress p ON p.seq = j.seq LEFT JOIN mamos_output o ON o.seq = j.seq \
      LEFT JOIN mamos_failure f ON f.seq = j.seq "
 );
 
 async fn record(connection: &mut PgConnection, known: &Known, row: &PgRow) -> Result<JobRecord, Fault> {
-    const REST: usize = HotJob::COLUMNS;
     let job = HotJob::decode(row)?;
     let lane = known.lane(connection, job.lane).await?;
-    let details = match row.maybe_text(REST + 2).and_then(Details::decode) {
-        // Someone must be able to see why it was buried.
-        Err(fault) if job.state == JobState::Dead && fault.is_content() => Details::default(),
-        details => details?,
-    };
-    let spec = details.into_spec(&job, lane, row.blob(REST + 1)?)?;
-    let session = row.maybe_uuid(REST + 3)?.map(SessionId::from_uuid);
-    let agent = optional_agent(row, REST + 4)?;
-    let cancel = match row.maybe_text(REST + 5)? {
-        Some(reason) if job.is_cancel => {
-            let grace = row.int(REST + 6)?;
-            Some(CancelRequest {
-                reason: reason.to_owned(),
-                grace: Duration::from_micros(grace.max(0) as u64),
-            })
-        }
-        _ => None,
-    };
-    // What an earlier run said is of no interest once a later one has begun.
-    let progress = match row.maybe_int(REST + 7)? {
-        Some(epoch) if epoch as u64 == job.epoch.number() => Some(Progress {
-            percent: row.try_get::<Option<f64>, _>(REST + 8)?.map(|percent| percent as f32),
-            note: row.text(REST + 9)?.to_owned(),
-        }),
-        _ => None,
-    };
-    let is_success = job.state == JobState::Succeeded;
-    let output = row.maybe_bytes(REST + 10)?.map(Bytes::copy_from_slice);
-    let failure = match row.maybe_text(REST + 11)? {
-        Some(code) if !is_success => {
-            Some(Failure { code: code.to_owned(), message: row.text(REST + 12)?.to_owned() })
-        }
-        _ => None,
-    };
-    Ok(JobRecord {
-        spec,
-        state: job.state,
-        epoch: job.epoch,
-        counters: job.counters,
-        created_at: row.time(REST)?,
-        run_at: job.run_at,
-        session,
-        agent,
-        leased_at: job.leased_at,
-        started_at: job.started_at,
-        finished_at: job.finished_at,
-        cancel,
-        progress,
-        // Empty outputs are not stored.
-        output: is_success.then(|| output.unwrap_or_default()),
-        failure,
-    })
+    rows::job_record(row, job, lane)
 }
 
 /// One job, or `None`.
@@ -119,21 +65,7 @@ pub(super) async fn held(
     for row in query.fetch_all(&mut *connection).await? {
         let record = record(connection, known, &row).await;
         let Some(record) = readable(record, "held job")? else { continue };
-        held.push(HeldJob {
-            is_started: record.state == JobState::Running,
-            cancel: record.cancel,
-            claimed: ClaimedJob {
-                run: RunRef { job: record.spec.id, epoch: record.epoch },
-                lane: record.spec.lane.id(),
-                kind: record.spec.lane.kind().clone(),
-                payload: record.spec.payload,
-                counters: record.counters,
-                timeout: record.spec.timeout,
-                deadline: record.spec.deadline,
-                ready_since: record.run_at,
-                traceparent: record.spec.traceparent,
-            },
-        });
+        held.push(rows::held_job(record));
     }
     Ok(held)
 }
@@ -200,47 +132,8 @@ pub(super) async fn attempts(connection: &mut PgConnection, id: JobId) -> Result
     let past = "SELECT a.epoch, a.is_late, a.attempt, a.leased_at, a.started_at, a.ended_at, a.ended, a.code, \
                 a.message, n.id, n.agent FROM mamos_attempt a LEFT JOIN mamos_session n ON n.no = a.session \
                 WHERE a.seq = $1 ORDER BY a.epoch, a.is_late, a.no";
-    let mut attempts = Vec::new();
-    for row in sqlx::query(past).bind(job.seq).fetch_all(&mut *connection).await? {
-        let message = row.maybe_text(8)?.unwrap_or_default().to_owned();
-        attempts.push(AttemptRecord {
-            run: RunRef { job: id, epoch: Epoch::from_number(row.int(0)? as u64) },
-            attempt: small(row.int(2)?, "attempt")?,
-            session: row.maybe_uuid(9)?.map(SessionId::from_uuid),
-            agent: optional_agent(&row, 10)?,
-            leased_at: row.time(3)?,
-            started_at: row.maybe_time(4)?,
-            ended_at: row.maybe_time(5)?,
-            end: Some(attempt_end(row.int(6)?)?),
-            failure: row.maybe_text(7)?.map(|code| Failure { code: code.to_owned(), message }),
-            is_late: row.int(1)? != 0,
-        });
-    }
-    // The run that goes on and the one that succeeded stand in the job.
-    let is_success = job.state == JobState::Succeeded;
-    if job.state.is_held() || is_success {
-        attempts.push(AttemptRecord {
-            run: job.run(),
-            attempt: job.counters.attempt,
-            session: row.maybe_uuid(HotJob::COLUMNS)?.map(SessionId::from_uuid),
-            agent: optional_agent(&row, HotJob::COLUMNS + 1)?,
-            leased_at: job.leased_at.unwrap_or_default(),
-            started_at: job.started_at,
-            ended_at: job.finished_at.filter(|_| is_success),
-            end: is_success.then_some(AttemptEnd::Succeeded),
-            failure: None,
-            is_late: false,
-        });
-        attempts.sort_by_key(|attempt| (attempt.run.epoch, attempt.is_late));
-    }
-    Ok(attempts)
-}
-
-fn optional_agent(row: &PgRow, index: usize) -> Result<Option<AgentId>, Fault> {
-    match row.maybe_text(index)? {
-        None => Ok(None),
-        Some(_) => rows::parse(row, index, "agent").map(Some),
-    }
+    let ends = sqlx::query(past).bind(job.seq).fetch_all(&mut *connection).await?;
+    rows::attempts(&row, &job, &ends)
 }
 
 /// Pieces of a run's log.
@@ -250,48 +143,25 @@ pub(super) async fn log(
     offset: u64,
     max_bytes: u32,
 ) -> Result<Vec<LogPiece>, Fault> {
-    /// How many pieces are read at once, so that a small page of a log of large pieces stays small.
-    const PIECES: i64 = 64;
-    let Ok(mut from) = i64::try_from(offset) else { return Ok(Vec::new()) };
-    let mut room = max_bytes as usize;
-    let mut pieces = Vec::new();
+    let Ok(from) = i64::try_from(offset) else { return Ok(Vec::new()) };
     // The piece that holds the offset begins at or before it.
     let first = "SELECT max(l.start) FROM mamos_log l JOIN mamos_job j ON j.seq = l.seq \
                  WHERE j.id = $1 AND l.epoch = $2 AND l.start <= $3";
     let first = sqlx::query(first).bind(*run.job.as_uuid()).bind(run.epoch.number() as i64).bind(from);
     let row = first.fetch_one(&mut *connection).await?;
-    let Some(mut start) = row.maybe_int(0)? else { return Ok(pieces) };
-    while room > 0 {
+    let mut page = LogPage::new(from, max_bytes);
+    let mut start = row.maybe_int(0)?.filter(|_| max_bytes > 0);
+    while let Some(from) = start {
         let next = "SELECT l.start, l.stream, l.bytes FROM mamos_job j JOIN mamos_log l ON l.seq = j.seq \
                     WHERE j.id = $1 AND l.epoch = $2 AND l.start >= $3 ORDER BY l.start LIMIT $4";
         let next = sqlx::query(next)
             .bind(*run.job.as_uuid())
             .bind(run.epoch.number() as i64)
-            .bind(start)
-            .bind(PIECES);
-        let found = next.fetch_all(&mut *connection).await?;
-        for row in &found {
-            let begin = row.int(0)?;
-            let bytes = row.blob(2)?;
-            start = begin.saturating_add(1);
-            let skipped = usize::try_from(from.saturating_sub(begin)).unwrap_or(0);
-            let length = bytes.len().saturating_sub(skipped).min(room);
-            if length == 0 {
-                continue;
-            }
-            pieces.push(LogPiece {
-                offset: from as u64,
-                stream: log_stream(row.int(1)?)?,
-                bytes: bytes.slice(skipped..skipped + length),
-            });
-            room -= length;
-            from += length as i64;
-        }
-        if found.len() < PIECES as usize {
-            break;
-        }
+            .bind(from)
+            .bind(PIECES as i64);
+        start = page.take(&next.fetch_all(&mut *connection).await?)?;
     }
-    Ok(pieces)
+    Ok(page.pieces())
 }
 
 /// Every queue that holds a job or was ever paused, by name, with the counts of its jobs.

@@ -36,6 +36,10 @@ impl Cells for PgRow {
         Ok(Some(number))
     }
 
+    fn maybe_float(&self, index: usize) -> Result<Option<f64>, Fault> {
+        Ok(self.try_get(index)?)
+    }
+
     fn maybe_text(&self, index: usize) -> Result<Option<&str>, Fault> {
         let text = raw(self, index)?.map(from_utf8).transpose();
         text.map_err(|error| corrupt(self.name(index), error))

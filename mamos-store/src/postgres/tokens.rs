@@ -12,6 +12,7 @@ use super::agents;
 use super::errors::{Fault, readable};
 use super::rows::{self, Cells, TOKEN_COLUMNS, clean};
 use super::tx::{Operation, Tx};
+use crate::sql::agents::json;
 
 /// Every token that has uses left. Those that cannot be understood are left out.
 pub(super) async fn usable(connection: &mut PgConnection) -> Result<Vec<RegistrationToken>, Fault> {
@@ -43,7 +44,7 @@ impl Operation for CreateToken {
             .bind(i64::from(token.uses_left))
             .bind(token.agent_kind.as_ref().map(|kind| kind.as_str().to_owned()))
             .bind(token.agent_name.as_deref().map(|name| clean(name).into_owned()))
-            .bind(agents::json(&token.labels)?)
+            .bind(json(&token.labels)?)
             .bind(token.created_at.as_micros())
             .execute(&mut *tx.connection)
             .await;

@@ -1,5 +1,6 @@
 //! Between rows and nouns. Whatever stands in a row, decoding it gives a value or a fault.
 
+mod jobs;
 mod records;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 
+pub(crate) use self::jobs::{attempts, held_job, job_record, record_columns};
 pub(crate) use self::records::{
     AGENT_COLUMNS, DOCUMENT_COLUMNS, TOKEN_COLUMNS, agent, document, document_columns, token,
 };
@@ -29,6 +31,7 @@ pub(crate) use self::records::{
 /// A row, whatever database it comes from. Columns go by their place, and a fault says their name.
 pub(crate) trait Cells {
     fn maybe_int(&self, index: usize) -> Result<Option<i64>, Fault>;
+    fn maybe_float(&self, index: usize) -> Result<Option<f64>, Fault>;
     fn maybe_text(&self, index: usize) -> Result<Option<&str>, Fault>;
     fn maybe_bytes(&self, index: usize) -> Result<Option<&[u8]>, Fault>;
     fn maybe_uuid(&self, index: usize) -> Result<Option<Uuid>, Fault>;

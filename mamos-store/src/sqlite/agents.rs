@@ -1,18 +1,17 @@
 //! Agents.
 
-use mamos_core::ErrorKind;
 use mamos_core::agent::AgentRecord;
 use mamos_core::agent::state::AgentEvent;
 use mamos_core::clock::Timestamp;
 use mamos_core::id::AgentId;
 use mamos_core::store::{Cursor, Page, PageRequest};
-use serde::Serialize;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use super::errors::{Fault, readable};
 use super::rows::{self, AGENT_COLUMNS, agent_state_number, get};
 use super::writer::{Operation, Tx};
+use crate::sql::agents::{ended, first, json, updated};
 
 /// One agent, or `None`.
 pub(super) async fn read(
@@ -33,12 +32,7 @@ pub(super) async fn page(
     connection: &mut SqliteConnection,
     page: &PageRequest,
 ) -> Result<Page<AgentRecord>, Fault> {
-    let after = match &page.after {
-        None => None,
-        Some(Cursor(text)) => Some(text.parse::<AgentId>().map_err(|_| {
-            Fault::Refused(ErrorKind::Invalid, "this cursor is not of this list; begin again")
-        })?),
-    };
+    let after = first(page.after.as_ref())?;
     // No kind is empty, so every agent comes after this.
     let mut place = after.map_or((String::new(), Vec::new()), |id| {
         (id.kind().as_str().to_owned(), id.uuid().as_bytes().to_vec())
@@ -66,10 +60,6 @@ pub(super) async fn page(
         };
         place = (get(last, 0)?, get(last, 1)?);
     }
-}
-
-pub(super) fn json(value: &impl Serialize) -> Result<String, Fault> {
-    serde_json::to_string(value).map_err(|error| rows::corrupt("agent", error))
 }
 
 /// Stores an agent, new or changed.
@@ -103,11 +93,8 @@ impl Tx {
         event: AgentEvent,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        let Some(mut agent) = read(&mut self.connection, id).await? else { return Ok(()) };
-        agent.state = agent.state.after(event).unwrap_or(agent.state);
-        agent.changed_at = now;
-        agent.revision = agent.revision.saturating_add(1);
-        write(self, &agent).await
+        let Some(agent) = read(&mut self.connection, id).await? else { return Ok(()) };
+        write(self, &ended(agent, event, now)).await
     }
 }
 
@@ -123,23 +110,8 @@ impl Operation for UpdateAgent {
     const NAME: &'static str = "store.update_agent";
 
     async fn run(&self, tx: &mut Tx) -> Result<AgentRecord, Fault> {
-        let Some(stored) = read(&mut tx.connection, &self.agent.id).await? else {
-            return Err(Fault::Refused(ErrorKind::NotFound, "there is no such agent"));
-        };
-        if stored.revision != self.revision {
-            return Err(Fault::Refused(ErrorKind::Conflict, "someone else changed the agent; read it again"));
-        }
-        let is_other_life = stored.instance != self.agent.instance;
-        let agent = AgentRecord {
-            changed_at: if is_other_life { self.now } else { stored.changed_at },
-            labels: self.agent.labels.clone(),
-            is_draining: self.agent.is_draining,
-            instance: self.agent.instance,
-            revocation: self.agent.revocation.clone(),
-            state: self.agent.state,
-            revision: self.revision.saturating_add(1),
-            ..stored
-        };
+        let stored = read(&mut tx.connection, &self.agent.id).await?;
+        let agent = updated(stored, &self.agent, self.revision, self.now)?;
         write(tx, &agent).await?;
         Ok(agent)
     }

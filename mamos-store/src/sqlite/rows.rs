@@ -18,6 +18,10 @@ impl Cells for SqliteRow {
         get(self, index)
     }
 
+    fn maybe_float(&self, index: usize) -> Result<Option<f64>, Fault> {
+        get(self, index)
+    }
+
     fn maybe_text(&self, index: usize) -> Result<Option<&str>, Fault> {
         get(self, index)
     }
