@@ -41,6 +41,8 @@ server nats nats-server '/usr/sbin/nats-server' '/usr/bin/nats-server' '/usr/loc
 server amqp rabbitmq-server '/usr/lib/rabbitmq/bin/rabbitmq-server' '/usr/sbin/rabbitmq-server'
 server haproxy haproxy '/usr/sbin/haproxy' '/usr/bin/haproxy' '/usr/local/bin/haproxy'
 server clocks libfaketime '/usr/lib/*/faketime/libfaketime.so.1'
+# A disk that gets full is a small one that is mounted.
+[ "$(id -u)" = 0 ] || { echo "missing: the right to mount. Tests of a full disk need it: start as root." >&2; missing+=(disk); }
 if [ ${#missing[@]} -gt 0 ] && [ "${CI:-}" = true ]; then
     echo "CI has no tests without: ${missing[*]}" >&2
     exit 1
