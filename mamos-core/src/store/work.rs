@@ -171,8 +171,8 @@ pub enum ChangeVerdict {
     Missing,
 }
 
-/// Deals `jobs` jobs to takers with these limits in rounds, as [`JobStore::claim`] promises: the answer
-/// is the index of the taker of each job.
+/// Deals `jobs` jobs to takers with these limits in rounds, as
+/// [`JobStore::claim`](crate::store::JobStore::claim) promises: the answer is the index of the taker of each job.
 pub fn deal(jobs: usize, limits: &[u32]) -> Vec<usize> {
     let mut left: Vec<(usize, u32)> =
         limits.iter().copied().enumerate().filter(|(_, limit)| *limit > 0).collect();
