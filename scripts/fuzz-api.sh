@@ -16,7 +16,8 @@ if [ ! -x "$tools/bin/schemathesis" ]; then
 fi
 work=$(mktemp -d)
 mkfifo "$work/input"
-cargo build --quiet -p mamos-http --example api_for_fuzzing
+# Of the whole workspace, as the tests: the package alone would want its dependencies built anew.
+cargo build --quiet --workspace --all-features --example api_for_fuzzing
 "$target/debug/examples/api_for_fuzzing" <"$work/input" >"$work/said" 2>"$work/log" &
 server=$!
 # Holds the server's input open; it ends when this script does.

@@ -57,7 +57,7 @@ has postgres && has redis && has nats && has amqp || tests="$tests - binary(serv
 say "tests"
 counts=""
 cargo build --quiet -p mamos-testbed
-testbed=target/debug/mamos-testbed
+testbed=${CARGO_TARGET_DIR:-target}/debug/mamos-testbed
 if cargo nextest --version >/dev/null 2>&1; then
     output=$(mktemp)
     trap 'rm -f "$output"' EXIT
@@ -72,16 +72,21 @@ fi
 say "documentation that is code"
 cargo test --workspace --all-features --doc --quiet
 
+say "programs of the tests below"
+# Of the whole workspace, as everything else in release mode: one package alone would want its dependencies built anew.
+programs=(mamos-sim mamos-crash mamos-crash-agent mamos-crash-orchestrator mamos-restart mamos-faults)
+# shellcheck disable=SC2068
+cargo build --release --quiet ${programs[@]/#/--bin=}
+release=${CARGO_TARGET_DIR:-target}/release
+
 say "simulation: 300 seeds"
-cargo run --release --quiet -p mamos-simulation --bin mamos-sim -- --seeds 300
+"$release/mamos-sim" --seeds 300
 
 say "real crashes: 50 rounds of kill -9"
-# The driver starts its two victims from beside itself.
-cargo build --release --quiet -p mamos-simulation --bins
-cargo run --release --quiet -p mamos-simulation --bin mamos-crash -- --rounds 50
+"$release/mamos-crash" --rounds 50
 
 say "restarts: a server and 50 agents over WebSockets, killed, paused, stopped and cut off"
-cargo run --release --quiet -p mamos-simulation --bin mamos-restart -- --scenario all --agents 50 --seed 1
+"$release/mamos-restart" --scenario all --agents 50 --seed 1
 
 say "real databases and brokers, stopped under a fleet"
 scenarios=()
@@ -92,7 +97,7 @@ has postgres && has redis && scenarios+=(redis-bus)
 has postgres && has amqp && scenarios+=(rabbitmq)
 has postgres && has clocks && scenarios+=(clocks)
 for scenario in "${scenarios[@]}"; do
-    cargo run --release --quiet -p mamos-simulation --bin mamos-faults -- --scenario "$scenario" --seed 1
+    "$release/mamos-faults" --scenario "$scenario" --seed 1
 done
 
 if [ ${#missing[@]} -gt 0 ]; then

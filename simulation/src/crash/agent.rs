@@ -49,6 +49,8 @@ pub async fn serve(
         .registration(token)
         .state_directory(files.agent(number))
         .connect_timeout(Duration::from_secs(2))
+        // Links are cut every few seconds here, and not because of whom they lead to.
+        .stable_after(Duration::from_secs(1))
         .build()?;
     runtime.run(std::future::pending()).await?;
     Ok(())

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use mamos_core::Store;
 use rustix::process::Signal;
 
+use super::places::Places;
 use super::progress::Progress;
 use super::{Link, orchestrator};
 use crate::crash::{Files, Verdicts, judge, life_name, observe};
@@ -31,7 +34,6 @@ pub struct Post {
 }
 
 /// Orchestrators and agents, running.
-#[derive(Debug)]
 pub struct Fleet {
     files: Files,
     directory: PathBuf,
@@ -39,10 +41,21 @@ pub struct Fleet {
     agents: Vec<Victim>,
     lives: Vec<u64>,
     links: Vec<Link>,
+    store: Arc<dyn Store>,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet")
+            .field("directory", &self.directory)
+            .field("lives", &self.lives)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Fleet {
-    /// Starts the orchestrators, and agents that may go to any of them.
+    /// Starts the orchestrators, and agents that may go to any of them. What is in the store is looked at as the first
+    /// orchestrator reaches it.
     ///
     /// # Errors
     ///
@@ -57,6 +70,7 @@ impl Fleet {
             agents: Vec::new(),
             lives: vec![0; agents],
             links,
+            store: orchestrator::open(&posts.first().context("there are no orchestrators")?.store).await?,
         };
         for (number, post) in posts.iter().enumerate() {
             let name = Self::name_of(number);
@@ -93,7 +107,7 @@ impl Fleet {
 
     /// Waits until work goes on at each of these agents. Gives how long that took.
     pub async fn resumes(&self, agents: &BTreeSet<usize>) -> anyhow::Result<Duration> {
-        Progress::begin(&self.files)?.resumes(agents).await
+        Progress::begin(&self.files, &*self.store)?.resumes(agents).await
     }
 
     /// Kills an orchestrator.
@@ -139,8 +153,13 @@ impl Fleet {
         Ok(())
     }
 
+    /// Where agents are.
+    pub(super) fn places(&self) -> Places {
+        Places::in_store(Arc::clone(&self.store))
+    }
+
     /// Lets everything come to rest, ends it, and checks what is left in the store.
-    pub async fn finish(mut self, store: &str) -> anyhow::Result<Verdicts> {
+    pub async fn finish(mut self) -> anyhow::Result<Verdicts> {
         std::fs::write(self.files.stop(), "")?;
         let by = Instant::now() + DRAIN_WITHIN;
         // What is left unfinished then, the checker names.
@@ -149,6 +168,6 @@ impl Fleet {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         self.orchestrators.iter_mut().chain(&mut self.agents).try_for_each(Victim::kill)?;
-        judge(&self.files, &*orchestrator::open(store).await?).await
+        judge(&self.files, &*self.store).await
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use mamos_core::{AgentId, Store};
 
-use super::orchestrator;
+use super::fleet::Fleet;
 
 /// Longer than it takes any agent that comes back at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,8 +26,8 @@ pub(super) struct Manned {
 }
 
 impl Places {
-    pub(super) async fn on(store: &str) -> anyhow::Result<Self> {
-        Ok(Self { store: orchestrator::open(store).await? })
+    pub(super) fn in_store(store: Arc<dyn Store>) -> Self {
+        Self { store }
     }
 
     /// Notes who is at this orchestrator. To be asked right before something is done to it.
@@ -36,6 +37,16 @@ impl Places {
         let agents: BTreeSet<AgentId> = open.map(|session| session.agent).collect();
         anyhow::ensure!(!agents.is_empty(), "no agent is at {name}, so none could come back from it");
         Ok(Manned { name: name.to_owned(), agents, since: Instant::now() })
+    }
+
+    /// Which of so many orchestrators has the most agents.
+    pub(super) async fn busiest(&self, orchestrators: usize) -> anyhow::Result<usize> {
+        let sessions = self.store.sessions().await?;
+        let at = |number: usize| {
+            let name = Fleet::name_of(number);
+            sessions.iter().filter(|session| session.end.is_none() && session.orchestrator == name).count()
+        };
+        (0..orchestrators).max_by_key(|number| at(*number)).context("there are no orchestrators")
     }
 
     /// Waits until everyone who was there has a session at another orchestrator. Gives how long that took from

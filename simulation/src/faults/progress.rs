@@ -1,9 +1,13 @@
 //! How work goes on, from what handlers wrote down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use mamos_core::Store;
+use mamos_core::clock::{Clock, SystemClock, Timestamp};
+use mamos_core::lease::RunRef;
 
 use crate::crash::Files;
 use crate::history::Entry;
@@ -12,63 +16,94 @@ use crate::history::Entry;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Reads on where it read last.
-pub(super) struct Progress {
-    observed: PathBuf,
-    accepted: PathBuf,
-    at: u64,
+/// Watches, from one moment on, what is begun of what is claimed from then on. What was claimed before says nothing:
+/// agents hold some of it, and begin it without anybody.
+pub(super) struct Progress<'s> {
+    store: &'s dyn Store,
+    since: Timestamp,
+    observed: Tail,
+    accepted: Tail,
 }
 
-impl Progress {
+impl<'s> Progress<'s> {
     /// From now on.
-    pub(super) fn begin(files: &Files) -> std::io::Result<Self> {
-        let mut progress = Self { observed: files.observed(), accepted: files.accepted(), at: 0 };
-        progress.catch_up()?;
-        Ok(progress)
+    pub(super) fn begin(files: &Files, store: &'s dyn Store) -> std::io::Result<Self> {
+        let (mut observed, mut accepted) = (Tail::of(files.observed()), Tail::of(files.accepted()));
+        observed.lines()?;
+        accepted.lines()?;
+        Ok(Self { store, since: SystemClock.now(), observed, accepted })
     }
 
-    /// Waits until each of these agents has begun something that nobody had begun before, and a client was
-    /// told that its job is stored. Gives how long that took.
+    /// Waits until each of these agents has begun something that was claimed for it since the beginning, and a client
+    /// was told that its job is stored. Gives how long that took.
     pub(super) async fn resumes(&mut self, agents: &BTreeSet<usize>) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        let accepted = self.accepted_bytes();
         let mut waiting = agents.clone();
-        while !waiting.is_empty() || self.accepted_bytes() <= accepted {
-            for entry in self.catch_up()? {
-                if let Entry::HandlerStarted { agent, .. } = entry
-                    && let Some(number) = number(&agent)
-                {
-                    waiting.remove(&number);
+        let mut is_answered = false;
+        let mut latest = BTreeMap::new();
+        while !waiting.is_empty() || !is_answered {
+            is_answered |= !self.accepted.lines()?.is_empty();
+            latest.extend(self.observed.lines()?.iter().filter_map(|line| start_of(line)));
+            for agent in waiting.clone() {
+                let Some(run) = latest.get(&agent) else { continue };
+                match self.is_of_now(*run).await {
+                    Ok(true) => drop(waiting.remove(&agent)),
+                    Ok(false) => drop(latest.remove(&agent)),
+                    Err(error) if error.is_retryable() => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
             anyhow::ensure!(
                 began.elapsed() < PATIENCE,
-                "work does not go on after {PATIENCE:?}: agents {waiting:?} begin nothing, and clients were {} answered",
-                if self.accepted_bytes() > accepted { "" } else { "not" }
+                "work does not go on after {PATIENCE:?}: agents {waiting:?} begin nothing new, and clients were {} answered",
+                if is_answered { "" } else { "not" }
             );
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(began.elapsed())
     }
 
-    fn accepted_bytes(&self) -> u64 {
-        std::fs::metadata(&self.accepted).map_or(0, |file| file.len())
+    async fn is_of_now(&self, run: RunRef) -> mamos_core::Result<bool> {
+        let attempts = self.store.attempts(run.job).await?;
+        Ok(attempts.iter().any(|attempt| attempt.run == run && attempt.leased_at >= self.since))
+    }
+}
+
+/// A file that others append to, read on from where it was read last.
+struct Tail {
+    path: PathBuf,
+    at: u64,
+}
+
+impl Tail {
+    fn of(path: PathBuf) -> Self {
+        Self { path, at: 0 }
     }
 
-    fn catch_up(&mut self) -> std::io::Result<Vec<Entry>> {
-        let Ok(mut file) = std::fs::File::open(&self.observed) else { return Ok(Vec::new()) };
+    /// The whole lines that came since.
+    fn lines(&mut self) -> std::io::Result<Vec<String>> {
+        let Ok(mut file) = std::fs::File::open(&self.path) else { return Ok(Vec::new()) };
         file.seek(SeekFrom::Start(self.at))?;
         let mut reader = BufReader::new(file);
-        let mut entries = Vec::new();
+        let mut lines = Vec::new();
         loop {
             let mut line = String::new();
             let read = reader.read_line(&mut line)?;
-            if read == 0 || !line.ends_with('\n') {
-                return Ok(entries);
+            if !line.ends_with('\n') {
+                return Ok(lines);
             }
             self.at += read as u64;
-            entries.extend(serde_json::from_str(&line).ok());
+            line.pop();
+            lines.push(line);
         }
+    }
+}
+
+/// Which agent began which run, if that is what an observation says.
+fn start_of(line: &str) -> Option<(usize, RunRef)> {
+    match serde_json::from_str(line).ok()? {
+        Entry::HandlerStarted { agent, run } => Some((number(&agent)?, run)),
+        _ => None,
     }
 }
 
@@ -83,8 +118,102 @@ fn number(life: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use mamos_core::JobId;
+    use mamos_core::agent::state::AgentState;
+    use mamos_core::agent::{AgentProfile, AgentRecord};
+    use mamos_core::auth::{PublicKey, RegistrationToken};
+    use mamos_core::id::{AgentId, AgentKind, JobKind, QueueName, SessionId, TokenId};
+    use mamos_core::job::NewJob;
+    use mamos_core::job::labels::Selector;
+    use mamos_core::job::lane::Lane;
+    use mamos_core::lease::SessionRef;
+    use mamos_core::store::{Attach, ClaimGroup, JobStore, SessionStore, Taker, TokenStore};
+    use mamos_store::MemoryStore;
+
     use super::*;
-    use crate::crash::life_name;
+    use crate::crash::{append, life_name, observe};
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    async fn session(store: &MemoryStore, now: Timestamp) -> SessionRef {
+        let kind = AgentKind::new("crash").unwrap();
+        let (agent, hash) = (AgentId::from_parts(kind.clone(), now, 1), [7; 32]);
+        let token = RegistrationToken {
+            id: TokenId::from_parts(now, 1),
+            hash,
+            expires_at: now + LONG,
+            uses_left: 1,
+            agent_kind: None,
+            agent_name: None,
+            labels: Default::default(),
+            created_at: now,
+        };
+        store.create_token(token).await.unwrap();
+        let profile = AgentProfile::new(kind, "an agent");
+        let record = AgentRecord {
+            id: agent.clone(),
+            state: AgentState::Registered,
+            profile: profile.clone(),
+            labels: Default::default(),
+            is_draining: false,
+            public_key: PublicKey::from_bytes(hash),
+            instance: None,
+            revocation: None,
+            registered_at: now,
+            changed_at: now,
+            revision: 1,
+        };
+        store.redeem(hash, record, now).await.unwrap();
+        let attach = Attach {
+            agent,
+            profile,
+            resume: None,
+            fresh: SessionId::from_parts(now, 1),
+            known: Vec::new(),
+            ttl: LONG,
+            orchestrator: "one".to_owned(),
+        };
+        store.attach(attach, now).await.unwrap().session
+    }
+
+    async fn claimed(store: &MemoryStore, session: SessionRef, job: &str) -> RunRef {
+        let now = SystemClock.now();
+        let kind = JobKind::new("crash.work").unwrap();
+        let lane = Arc::new(Lane::new(QueueName::default_queue(), kind, Selector::any()));
+        let lanes = vec![lane.id()];
+        store.enqueue(vec![NewJob::new(JobId::from_key(job), lane, Bytes::new())], now).await.unwrap();
+        let group = ClaimGroup { lanes, takers: vec![Taker { session, limit: 1 }] };
+        store.claim(vec![group], now).await.unwrap().jobs[0].1[0].run
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_held_before_does_not_show_that_work_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path());
+        let store = MemoryStore::new();
+        let session = session(&store, SystemClock.now()).await;
+        let begins = |run| {
+            observe(&files.observed(), &Entry::HandlerStarted { agent: life_name(3, 1), run }).unwrap();
+        };
+        let soon = Duration::from_millis(100);
+        let held = claimed(&store, session, "held").await;
+        let mut progress = Progress::begin(&files, &store).unwrap();
+        let agents = BTreeSet::from([3]);
+        begins(held);
+        append(&files.accepted(), "a job\n", false).unwrap();
+        assert!(tokio::time::timeout(soon, progress.resumes(&agents)).await.is_err(), "it was held before");
+        begins(claimed(&store, session, "new").await);
+        assert!(
+            tokio::time::timeout(soon, progress.resumes(&agents)).await.is_err(),
+            "no client was answered"
+        );
+        begins(claimed(&store, session, "newer").await);
+        append(&files.accepted(), "another job\n", false).unwrap();
+        tokio::time::timeout(LONG, progress.resumes(&agents)).await.unwrap().unwrap();
+    }
 
     #[test]
     fn the_agent_of_a_life_is_known_by_its_name() {

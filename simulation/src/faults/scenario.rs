@@ -178,7 +178,7 @@ async fn postgres(directory: &Path, seed: u64, notes: &mut Notes) -> anyhow::Res
         }
         notes.recovers("its connections ended", &fleet).await?;
     }
-    fleet.finish(&server.url()).await
+    fleet.finish().await
 }
 
 async fn redis(directory: &Path, seed: u64, notes: &mut Notes) -> anyhow::Result<Verdicts> {
@@ -200,7 +200,7 @@ async fn redis(directory: &Path, seed: u64, notes: &mut Notes) -> anyhow::Result
         server.command(&["SCRIPT", "FLUSH"]);
         notes.recovers("its connections ended and its scripts forgotten", &fleet).await?;
     }
-    fleet.finish(&server.url()).await
+    fleet.finish().await
 }
 
 /// A broker that can be stopped.
@@ -238,6 +238,7 @@ async fn bus(
     let post = Post { lease: LONG_LEASE, ..post(&database.url(), link) };
     let posts = [post.clone(), post];
     let mut fleet = Fleet::start(directory, &posts, AGENTS, seed).await?;
+    let places = fleet.places();
     for _ in 0..3 {
         tokio::time::sleep(UNDER_LOAD).await;
         server.kill();
@@ -246,10 +247,12 @@ async fn bus(
         notes.recovers("the broker killed", &fleet).await?;
     }
     tokio::time::sleep(UNDER_LOAD).await;
-    fleet.kill_orchestrator(0)?;
-    notes.recovers("an orchestrator on the bus killed", &fleet).await?;
-    fleet.start_orchestrator(0)?;
-    fleet.finish(&database.url()).await
+    let number = places.busiest(posts.len()).await?;
+    let manned = places.at(&Fleet::name_of(number)).await?;
+    fleet.kill_orchestrator(number)?;
+    notes.leave("an orchestrator on the bus killed", &fleet, &places, &manned).await?;
+    fleet.start_orchestrator(number)?;
+    fleet.finish().await
 }
 
 async fn three(
@@ -267,7 +270,7 @@ async fn three(
         post(&through_proxy, socket(directory, 2)),
     ];
     let mut fleet = Fleet::start(directory, &posts, 2 * AGENTS, seed).await?;
-    let places = Places::on(url).await?;
+    let places = fleet.places();
     for _ in 0..2 {
         tokio::time::sleep(UNDER_LOAD).await;
         let manned = places.at(&Fleet::name_of(0)).await?;
@@ -294,7 +297,7 @@ async fn three(
         fleet.restart_agent(3)?;
         notes.recovers("an agent killed", &fleet).await?;
     }
-    fleet.finish(url).await
+    fleet.finish().await
 }
 
 async fn clocks(directory: &Path, seed: u64, notes: &mut Notes) -> anyhow::Result<Verdicts> {
@@ -323,7 +326,7 @@ async fn clocks(directory: &Path, seed: u64, notes: &mut Notes) -> anyhow::Resul
     fleet.kill_orchestrator(2)?;
     notes.recovers("the one with the right clock killed", &fleet).await?;
     fleet.start_orchestrator(2)?;
-    fleet.finish(&server.url()).await
+    fleet.finish().await
 }
 
 fn libfaketime() -> Option<String> {
