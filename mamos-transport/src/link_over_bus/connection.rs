@@ -211,14 +211,15 @@ impl Shared {
         &self.counts
     }
 
-    /// Ends the connection, if nothing has ended it yet. If this side leaves, the other is told.
+    /// Ends the connection, if nothing has ended it yet. The other side is told, unless it has left: also when it was
+    /// not heard for long, because it may hear, and would wait for as long again.
     pub(super) fn end(&self, end: End) {
         {
             let mut outgoing = lock(&self.outgoing);
             if self.end.get().is_some() {
                 return;
             }
-            if matches!(end, End::Left)
+            if !matches!(end, End::PeerLeft)
                 && let Ok(bye) = outgoing.sealer.seal(Kind::Bye, &[], &[])
             {
                 outgoing.push(bye);

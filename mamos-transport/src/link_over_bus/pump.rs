@@ -52,7 +52,7 @@ pub(super) async fn run(
         () = read(subscription, &shared, pace) => {}
     }
     // As `select!` drops the reader only, what is half written goes on.
-    if matches!(shared.ended(), Some(End::Left)) {
+    if !matches!(shared.ended(), Some(End::PeerLeft)) {
         // Whoever does not learn it notices the silence.
         let _ = tokio::time::timeout(FAREWELL_WITHIN, writing).await;
     }

@@ -65,12 +65,13 @@ async fn sides_with_different_patience_live_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_half_open_link_ends_in_time_on_the_side_that_hears_nothing() {
+async fn a_half_open_link_ends_in_time_on_both_sides() {
     for is_up_cut in [true, false] {
         let bus = Meddler::new();
         let linked = linked(Arc::new(bus.clone()), settings()).await;
         says(&linked.agent, &linked.orchestrator, "up").await;
-        let deaf = if is_up_cut { &linked.orchestrator } else { &linked.agent };
+        let (agent, orchestrator) = (&linked.agent, &linked.orchestrator);
+        let (deaf, unheard) = if is_up_cut { (orchestrator, agent) } else { (agent, orchestrator) };
         bus.set(move |message| {
             let is_cut = if is_up_cut { is_up(&message) } else { is_down(&message) };
             if is_cut { vec![] } else { vec![message] }
@@ -80,6 +81,9 @@ async fn a_half_open_link_ends_in_time_on_the_side_that_hears_nothing() {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.message().contains("nothing was heard"), "{error}");
         assert!(deaf.send(Frame::text("{}")).await.is_err());
+        // It hears well, and need not wait for a silence of its own.
+        let told = tokio::time::timeout(Duration::from_millis(100), unheard.receive()).await.expect("told");
+        assert!(told.unwrap().is_none());
     }
 }
 
