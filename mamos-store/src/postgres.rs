@@ -43,7 +43,7 @@ use mamos_core::{Error, ErrorKind, JobState, Result};
 use sqlx::postgres::{PgConnection, PgPool};
 use tokio::task::JoinHandle;
 
-use self::claim::Claim;
+use self::claim::{Claim, Floors};
 use self::connect::Place;
 use self::drain::{Batch, Drain};
 use self::enqueue::Enqueue;
@@ -150,6 +150,7 @@ impl fmt::Debug for PostgresSettings {
 pub struct PostgresStore {
     place: Arc<Place>,
     known: Arc<Known>,
+    floors: Arc<Floors>,
     pool: PgPool,
     hot: Mutex<Option<Hot>>,
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -211,6 +212,7 @@ impl PostgresStore {
             tasks: tokio::sync::Mutex::new(vec![enqueuing, claiming, reporting]),
             place,
             known,
+            floors: Arc::default(),
             hints_with_commit: settings.hints_with_commit,
         })
     }

@@ -51,7 +51,26 @@ async fn several_who_open_at_once_all_find_the_tables() {
         assert!(store.queues_are_empty().await);
         store.close().await;
     }
-    assert_eq!(schema.sql("SELECT count(*) FROM _mamos_migrations"), "1");
+    assert_eq!(schema.sql("SELECT count(*) = max(version) FROM _mamos_migrations"), "t");
+}
+
+#[tokio::test]
+async fn tables_of_the_first_version_are_brought_up_to_date_with_what_is_in_them() {
+    let schema = PostgresSchema::unique();
+    let store = PostgresStore::open(settings(&schema)).await.unwrap();
+    store.enqueue(vec![job(1)], NOW).await.unwrap();
+    store.close().await;
+    // What the first version had instead of what came later.
+    schema.sql("DROP INDEX mamos_job_ready");
+    schema
+        .sql("CREATE INDEX mamos_job_ready ON mamos_job (lane, priority DESC, run_at, seq) WHERE state = 2");
+    schema.sql("DELETE FROM _mamos_migrations WHERE version > 1");
+    refused(settings(&schema).migrate(false), ErrorKind::Config, "open it once with `migrate`").await;
+    let store = PostgresStore::open(settings(&schema)).await.unwrap();
+    assert_eq!(schema.sql("SELECT max(version) FROM _mamos_migrations"), "2");
+    let index = schema.sql("SELECT indexdef FROM pg_indexes WHERE indexname = 'mamos_job_ready'");
+    assert!(index.contains("(~ priority)"), "{index}");
+    assert_eq!(store.job(job(1).id).await.unwrap().unwrap().state, JobState::Ready);
 }
 
 trait Empty {

@@ -1,7 +1,10 @@
 //! Leasing ready jobs to sessions.
 
+mod floors;
+mod statement;
+
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use mamos_core::clock::Timestamp;
 use mamos_core::id::{JobId, SessionId};
@@ -12,6 +15,10 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+pub(super) use self::floors::Floors;
+use self::floors::Key;
+use self::statement::{JOB, statement};
+
 use super::connect::Plans;
 use super::corrupt;
 use super::drain::Batch;
@@ -19,9 +26,6 @@ use super::errors::{Fault, readable};
 use super::rows::{self, Cells, Details, SESSION_COLUMNS, small};
 use super::tx::Tx;
 use crate::sql::changes::Broken;
-
-/// How many lanes one statement merges. The server compiles one scan a lane.
-const LANES: [usize; 4] = [1, 4, 16, 64];
 
 /// How many jobs one claim takes at most for a group, however many its takers want: it bounds memory
 /// and the time for which other operations wait.
@@ -38,6 +42,7 @@ const TRIES: usize = 4;
 pub(super) struct Claim {
     pub(super) groups: Vec<ClaimGroup>,
     pub(super) now: Timestamp,
+    pub(super) floors: Arc<Floors>,
 }
 
 /// A taker that may take: where its list is in the answer, the number of its session, its link and limit.
@@ -51,6 +56,8 @@ struct Place {
 /// What a statement gave.
 struct Taken {
     jobs: Vec<(usize, ClaimedJob)>,
+    /// The lane and the key of each.
+    keys: Vec<(i64, Key)>,
     broken: Vec<(Broken, Epoch)>,
     /// Were all sessions current?
     is_current: bool,
@@ -123,12 +130,23 @@ impl Claim {
             lanes.sort_unstable();
             lanes.dedup();
             let dealt = deal(wanted, &limits);
-            let taken = self.take(tx, &lanes, &places, &dealt, wanted, factor).await?;
+            let floors = self.floors.of(&lanes);
+            let taken = self.take(tx, &lanes, floors.as_deref(), &places, &dealt, wanted, factor).await?;
             if !taken.is_current {
                 takers = self.current(tx, &takers, claimed).await?;
                 continue;
             }
             next_due = Some(taken.next_due);
+            if taken.found >= wanted * factor {
+                self.floors.went_on(&lanes, floors.as_deref(), &taken.keys);
+            } else {
+                self.floors.came_short(&lanes);
+                // What is left may lie before the floors.
+                if floors.is_some() && taken.found == 0 {
+                    continue;
+                }
+                claimed.has_more |= floors.is_some();
+            }
             if taken.locked == 0 && taken.found > 0 && attempt < TRIES {
                 // Others take the same jobs right now: look further behind them.
                 factor *= 8;
@@ -170,6 +188,7 @@ impl Claim {
         &self,
         tx: &mut Tx<'_>,
         lanes: &[i64],
+        floors: Option<&[Key]>,
         places: &[Place],
         dealt: &[usize],
         wanted: usize,
@@ -179,8 +198,7 @@ impl Claim {
             places.iter().map(|place| (place.number, i64::from(place.link))).collect();
         sessions.sort_unstable();
         sessions.dedup();
-        let (length, text) = statement(lanes.len());
-        let mut query = sqlx::query(text)
+        let mut query = sqlx::query(statement(lanes.len(), floors.is_some()))
             .bind(sessions.iter().map(|(number, _)| *number).collect::<Vec<_>>())
             .bind(sessions.iter().map(|(_, link)| *link).collect::<Vec<_>>())
             .bind(self.now.as_micros())
@@ -188,18 +206,18 @@ impl Claim {
             .bind(wanted as i64)
             .bind((wanted * factor) as i64)
             .bind(dealt.iter().map(|place| places[*place].number).collect::<Vec<_>>())
-            .bind(MAX_PAYLOADS as i64);
-        match length {
-            Some(length) => {
-                for index in 0..length {
-                    query = query.bind(lanes.get(index).copied());
-                }
-            }
-            None => query = query.bind(lanes.to_vec()),
+            .bind(MAX_PAYLOADS as i64)
+            .bind(lanes);
+        if let Some(floors) = floors {
+            query = query
+                .bind(floors.iter().map(|floor| floor.urgency).collect::<Vec<_>>())
+                .bind(floors.iter().map(|floor| floor.run_at).collect::<Vec<_>>())
+                .bind(floors.iter().map(|floor| floor.seq).collect::<Vec<_>>());
         }
         let found = query.fetch_all(&mut *tx.connection).await?;
         let mut taken = Taken {
             jobs: Vec::with_capacity(found.len()),
+            keys: Vec::with_capacity(found.len()),
             broken: Vec::new(),
             is_current: true,
             found: 0,
@@ -214,6 +232,7 @@ impl Claim {
         let mut numbered = Vec::with_capacity(found.len());
         for row in found.iter().filter(|row| !matches!(row.maybe_uuid(JOB), Ok(None))) {
             let place: usize = small::<usize>(row.int(JOB + 1)?, "place")?.saturating_sub(1);
+            taken.keys.push(key(row)?);
             match claimed_job(tx, row).await {
                 Ok(job) => numbered.push((place, job)),
                 Err(fault) => {
@@ -269,8 +288,10 @@ async fn read_sessions(
     Ok(sessions)
 }
 
-/// Where the job begins in a row of [`statement`].
-const JOB: usize = 4;
+fn key(row: &PgRow) -> Result<(i64, Key), Fault> {
+    let urgency = !small::<i16>(row.int(JOB + 12)?, "priority")?;
+    Ok((row.int(JOB + 3)?, Key { urgency, run_at: row.int(JOB + 4)?, seq: row.int(JOB + 2)? }))
+}
 
 async fn claimed_job(tx: &mut Tx<'_>, row: &PgRow) -> Result<ClaimedJob, Fault> {
     let lane = tx.known.lane(tx.connection, row.int(JOB + 3)?).await?;
@@ -291,80 +312,4 @@ async fn claimed_job(tx: &mut Tx<'_>, row: &PgRow) -> Result<ClaimedJob, Fault> 
         ready_since: row.time(JOB + 4)?,
         traceparent: details.traceparent,
     })
-}
-
-/// The statement that claims from that many lanes, and how many lanes it has places for; `None` if it takes a list.
-///
-/// It locks the sessions first, and takes nothing unless all are current, so that a session that is ended at
-/// the same time either has the jobs when its end looks for them, or gets none. Then it takes ready jobs in the order
-/// of the index, passing over those that others take, cuts them where their payloads grow too large, and leases them.
-fn statement(lanes: usize) -> (Option<usize>, &'static str) {
-    static TEXTS: [OnceLock<String>; LANES.len() + 1] = [const { OnceLock::new() }; LANES.len() + 1];
-    let index = LANES.iter().position(|length| lanes <= *length).unwrap_or(LANES.len());
-    let length = LANES.get(index).copied();
-    (length, TEXTS[index].get_or_init(|| text(length)))
-}
-
-fn text(lanes: Option<usize>) -> String {
-    const ORDER: &str = "ORDER BY priority DESC, run_at, seq";
-    // With a condition that is never true nothing is read.
-    const LIMIT: &str = "LIMIT CASE WHEN (SELECT count(*) FROM cur) = $4 THEN $6 ELSE 0 END";
-    let open = |lane: &str| {
-        format!(
-            "(SELECT l.no FROM mamos_lane l WHERE l.no = {lane} AND NOT EXISTS \
-             (SELECT FROM mamos_queue q WHERE q.name = l.queue AND q.is_paused))"
-        )
-    };
-    let ready = |lane: &str| {
-        format!("SELECT id, priority, run_at, seq FROM mamos_job WHERE state = 2 AND lane = {lane}")
-    };
-    let picked = match lanes {
-        Some(1) => {
-            let ready = ready(&open("$9::bigint"));
-            format!(
-                "picked AS MATERIALIZED ({ready} {ORDER} {LIMIT} FOR NO KEY UPDATE SKIP LOCKED), \
-                 keys AS (SELECT id FROM picked)"
-            )
-        }
-        // Merges the index entries of the lanes as they stand: it reads as many as are wanted, and one
-        // more for each lane. Rows of a merge cannot be locked, so they are locked behind it.
-        lanes => {
-            let ready = match lanes {
-                Some(lanes) => {
-                    let arms = (0..lanes).map(|lane| ready(&open(&format!("${}::bigint", 9 + lane))));
-                    arms.collect::<Vec<_>>().join(" UNION ALL ")
-                }
-                None => format!(
-                    "SELECT r.* FROM (SELECT {} AS no FROM unnest($9::bigint[]) AS w(no)) w \
-                     CROSS JOIN LATERAL ({} {ORDER} LIMIT $6) r",
-                    open("w.no"),
-                    ready("w.no"),
-                ),
-            };
-            format!(
-                "keys AS MATERIALIZED (SELECT * FROM ({ready}) k {ORDER} {LIMIT}), \
-                 picked AS MATERIALIZED (SELECT j.id, j.priority, j.run_at, j.seq FROM keys k \
-                     JOIN mamos_job j ON j.id = k.id AND j.state = 2 LIMIT $5 FOR NO KEY UPDATE OF j SKIP LOCKED)"
-            )
-        }
-    };
-    format!(
-        "WITH cur AS MATERIALIZED (SELECT s.no FROM unnest($1::bigint[], $2::bigint[]) AS t(no, link) \
-             JOIN mamos_session s ON s.no = t.no AND s.link = t.link \
-             WHERE s.ended IS NULL AND s.expires_at > $3 FOR SHARE OF s), \
-         {picked}, \
-         sized AS (SELECT p.id, s.payload, s.details, row_number() OVER w AS n, \
-                 sum(octet_length(s.payload)) OVER w AS bytes \
-             FROM picked p LEFT JOIN mamos_spec s ON s.seq = p.seq \
-             WINDOW w AS (ORDER BY p.priority DESC, p.run_at, p.seq ROWS UNBOUNDED PRECEDING)), \
-         leased AS (UPDATE mamos_job j SET state = 3, session = ($7::bigint[])[t.n], leased_at = $3, \
-                 epoch = j.epoch + 1, started_at = NULL \
-             FROM sized t WHERE j.id = t.id AND t.n <= $5 AND (t.n = 1 OR t.bytes IS NULL OR t.bytes <= $8) \
-             RETURNING j.id, t.n, j.seq, j.lane, j.run_at, j.epoch, j.attempt, j.crashes, j.deliveries, \
-                 j.deadline, t.payload, t.details) \
-         SELECT m.*, l.* FROM (SELECT (SELECT count(*) FROM cur), (SELECT count(*) FROM keys), \
-                 (SELECT count(*) FROM picked), \
-                 (SELECT run_at FROM mamos_job WHERE state = 1 ORDER BY run_at LIMIT 1)) m \
-             LEFT JOIN leased l ON true"
-    )
 }

@@ -9,7 +9,8 @@ use sqlx::{AssertSqlSafe, Row};
 use super::connect::quoted;
 use super::errors::Fault;
 
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_floors.sql")];
 
 /// The schema that this version writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -109,7 +109,8 @@ impl JobStore for PostgresStore {
     }
 
     async fn claim(&self, groups: Vec<ClaimGroup>, now: Timestamp) -> Result<Claimed> {
-        self.drain(|hot| &hot.claim, Claim { groups, now }).await
+        let floors = Arc::clone(&self.floors);
+        self.drain(|hot| &hot.claim, Claim { groups, now, floors }).await
     }
 
     async fn report(&self, writes: Vec<RunWrite>, now: Timestamp) -> Result<Vec<Reported>> {
