@@ -84,12 +84,16 @@ impl NatsServer {
 
     /// Stops it in its tracks: its connections stay, and nothing is answered.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        if let Some(process) = &self.process {
+            process.freeze();
+        }
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        if let Some(process) = &self.process {
+            process.thaw();
+        }
     }
 
     /// Starts it again, on the same port and with the same files.
@@ -103,12 +107,6 @@ impl NatsServer {
         let mut process = Process::start(&mut command, &log);
         process.wait_until(&log, || answers(self.port));
         self.process = Some(process);
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(process) = &self.process {
-            process.signal(signal);
-        }
     }
 
     fn end(&mut self, signal: Signal) {

@@ -64,6 +64,21 @@ impl Process {
         let _ = kill_process_group(self.pid(), signal);
     }
 
+    /// Stops the whole group in its tracks, and waits until all of its threads stand: the signal alone returns before.
+    pub(crate) fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+        let end = Instant::now() + PATIENCE;
+        while !all_stand(self.child.id()) {
+            assert!(Instant::now() < end, "the server does not stop after {PATIENCE:?}");
+            sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
     /// Waits until it has ended; after a while it is killed.
     pub(crate) fn wait(&mut self) {
         let end = Instant::now() + PATIENCE;
@@ -88,6 +103,27 @@ impl Drop for Process {
         self.signal_all(Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// Does every thread of this process group stand? Without Linux's `/proc` nobody can tell.
+fn all_stand(group: u32) -> bool {
+    let is_of_group = |stat: &(char, u32)| stat.1 == group;
+    let entries =
+        |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries(Path::new("/proc"))
+        .filter(|process| stat(process).as_ref().is_some_and(is_of_group))
+        .flat_map(|process| entries(&process.join("task")).collect::<Vec<_>>())
+        .filter_map(|thread| stat(&thread))
+        .all(|(state, _)| matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
+/// The state of a process or thread, and its group. `None` if it has ended, or is none.
+fn stat(path: &Path) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(path.join("stat")).ok()?;
+    // The name before may hold anything, brackets too.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(1)?.parse().ok()?))
 }
 
 /// Runs a program to its end.

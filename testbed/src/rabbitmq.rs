@@ -73,12 +73,16 @@ impl RabbitServer {
 
     /// Stops it in its tracks: its connections stay, and nothing is answered.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        if let Some(process) = &self.process {
+            process.freeze();
+        }
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        if let Some(process) = &self.process {
+            process.thaw();
+        }
     }
 
     /// Starts it again, on the same port and with the same files.
@@ -118,12 +122,6 @@ impl RabbitServer {
             .env("RABBITMQ_LOG_BASE", path.join("logs"))
             .env("RABBITMQ_PID_FILE", path.join("pid"));
         command
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(process) = &self.process {
-            process.signal_all(signal);
-        }
     }
 
     fn end(&mut self, signal: Signal) {

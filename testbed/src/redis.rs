@@ -65,12 +65,16 @@ impl RedisServer {
 
     /// Stops it in its tracks: its connections stay, and nothing is answered.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        if let Some(process) = &self.process {
+            process.freeze();
+        }
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        if let Some(process) = &self.process {
+            process.thaw();
+        }
     }
 
     /// Starts it again, on the same port and with the same files.
@@ -92,12 +96,6 @@ impl RedisServer {
         let mut command = Command::new(client);
         let output = command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(arguments).output();
         String::from_utf8_lossy(&output.expect("redis-cli runs").stdout).trim().to_owned()
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(process) = &self.process {
-            process.signal(signal);
-        }
     }
 
     fn end(&mut self, signal: Signal) {
