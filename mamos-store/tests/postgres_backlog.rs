@@ -23,7 +23,7 @@ use mamos_testbed::PostgresSchema;
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 const LONG: Duration = Duration::from_secs(3600);
-/// Longer than a backlog need be for claims to begin behind its front.
+/// In each of two lanes. Longer than a backlog need be for claims to begin behind its front.
 const JOBS: u64 = 30_000;
 const AT_ONCE: u32 = 700;
 
@@ -84,7 +84,7 @@ async fn session(store: &PostgresStore) -> SessionRef {
 /// All that a claim gives, in order.
 async fn claim(store: &PostgresStore, lanes: &[LaneId], session: SessionRef) -> Vec<JobId> {
     let group = ClaimGroup { lanes: lanes.to_vec(), takers: vec![Taker { session, limit: AT_ONCE }] };
-    let claimed = store.claim(vec![group], NOW + Duration::from_secs(60)).await.unwrap();
+    let claimed = store.claim(vec![group], NOW + Duration::from_secs(3000)).await.unwrap();
     claimed.jobs.into_iter().flat_map(|(_, jobs)| jobs).map(|job| job.run.job).collect()
 }
 
@@ -94,16 +94,17 @@ async fn taken_in_order(lanes: u64) {
     let settings = || PostgresSettings::new(schema.url()).schema(schema.name()).connections(2);
     let store = PostgresStore::open(settings()).await.unwrap();
     let others = PostgresStore::open(settings()).await.unwrap();
+    let all = JOBS * lanes.min(2);
     let lanes: Vec<Arc<Lane>> = (0..lanes).map(lane).collect();
     let ids: Vec<LaneId> = lanes.iter().map(|lane| lane.id()).collect();
     // All lanes are known to the store, but only some hold a backlog.
-    let mut jobs: Vec<NewJob> = lanes.iter().zip(JOBS..).map(|(lane, n)| job(n, lane, 0)).collect();
+    let mut jobs: Vec<NewJob> = lanes.iter().zip(all..).map(|(lane, n)| job(n, lane, 0)).collect();
     // Most have one priority; the last third alternates with less urgent ones.
-    let priority = |n: u64| if n > JOBS * 2 / 3 { [0, -5, -9][n as usize % 3] } else { 0 };
-    jobs.extend((0..JOBS).map(|n| job(n, &lanes[n as usize % lanes.len().min(2)], priority(n))));
+    let priority = |n: u64| if n > all * 2 / 3 { [0, -5, -9][n as usize % 3] } else { 0 };
+    jobs.extend((0..all).map(|n| job(n, &lanes[n as usize % lanes.len().min(2)], priority(n))));
     let key: HashMap<JobId, (i16, Timestamp)> =
         jobs.iter().map(|job| (job.id, (-job.priority.0, job.run_at.unwrap()))).collect();
-    let now = NOW + Duration::from_secs(60);
+    let now = NOW + Duration::from_secs(3000);
     for jobs in jobs.chunks(5_000) {
         others.enqueue(jobs.to_vec(), now).await.unwrap();
     }
@@ -130,8 +131,8 @@ async fn taken_in_order(lanes: u64) {
         taken.extend(claimed);
         if taken.len() / 2_500 > extra.len() && overdue_since.is_none() {
             // Somebody else has something urgent: it comes next. And something that was due long ago.
-            let n = 2 * JOBS + extra.len() as u64;
-            let (mut urgent, mut overdue) = (job(n, &lanes[0], 3), job(n + JOBS, &lanes[0], 0));
+            let n = 2 * all + extra.len() as u64;
+            let (mut urgent, mut overdue) = (job(n, &lanes[0], 3), job(n + all, &lanes[0], 0));
             (urgent.run_at, overdue.run_at) = (Some(now), Some(NOW));
             (urgent_next, overdue_since) = (Some(urgent.id), Some((overdue.id, Instant::now())));
             extra.extend([urgent.id, overdue.id]);
@@ -145,8 +146,8 @@ async fn taken_in_order(lanes: u64) {
     let mut unique = taken.clone();
     unique.sort_unstable();
     unique.dedup();
-    let all = key.len() + extra.len();
-    assert_eq!((unique.len(), taken.len()), (all, all), "each once");
+    let stored = key.len() + extra.len();
+    assert_eq!((unique.len(), taken.len()), (stored, stored), "each once");
     others.close().await;
     store.close().await;
 }

@@ -15,8 +15,9 @@ const TIMES: u64 = 10;
 /// The most jobs of the small backlog: ten times as many have to fit into memory.
 const MOST: u64 = 100_000;
 
-/// The cost of a job in microseconds while the first and the last part of a backlog is drained.
+/// The cost of a job in microseconds while a backlog is drained, and while the first and the last part of it is.
 struct Cost {
+    all: f64,
     first: f64,
     last: f64,
 }
@@ -30,6 +31,7 @@ pub(crate) async fn measure(
     let large = small * TIMES;
     let against = format!("MAMOS, a backlog of {small}");
     let name = |part: &str| format!("cost a job, {part} {small} of {large}");
+    let mut alls = Rounds::new(format!("cost a job, all of {large}"), Unit::Micros, &against);
     let mut firsts = Rounds::new(name("first"), Unit::Micros, &against);
     let mut lasts = Rounds::new(name("last"), Unit::Micros, &against);
     for round in 1..=settings.rounds {
@@ -37,10 +39,11 @@ pub(crate) async fn measure(
         let few = drain(settings, small, small, findings).await?;
         progress.say(format!("backlog: round {round}, {large} jobs"));
         let many = drain(settings, large, small, findings).await?;
-        firsts.add(many.first, few.last);
-        lasts.add(many.last, few.last);
+        alls.add(many.all, few.all);
+        firsts.add(many.first, few.all);
+        lasts.add(many.last, few.all);
     }
-    findings.figures.extend([firsts.figure(), lasts.figure()]);
+    findings.figures.extend([alls.figure(), firsts.figure(), lasts.figure()]);
     Ok(())
 }
 
@@ -51,10 +54,10 @@ async fn drain(settings: &Settings, count: u64, part: u64, findings: &mut Findin
     let mut crew = Crew::connect(&bed, settings.agents, settings.slots, None).await?;
     let first = crew.reached(part).await? - begun;
     let before_last = if count > part { crew.reached(count - part).await? } else { begun };
-    let last = crew.reached(count).await? - before_last;
+    let end = crew.reached(count).await?;
     audit::count(&bed.orchestrator, count, &crew.tally, findings).await?;
     crew.leave().await?;
     bed.clear().await?;
-    let each = |took| micros(took) / part as f64;
-    Ok(Cost { first: each(first), last: each(last) })
+    let each = |took, jobs| micros(took) / jobs as f64;
+    Ok(Cost { all: each(end - begun, count), first: each(first, part), last: each(end - before_last, part) })
 }

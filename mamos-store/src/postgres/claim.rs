@@ -16,7 +16,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 pub(super) use self::floors::Floors;
-use self::floors::Key;
+use self::floors::{Front, Key};
 use self::statement::{JOB, statement};
 
 use super::connect::Plans;
@@ -126,26 +126,23 @@ impl Claim {
                 return Ok(next_due);
             }
             let lanes = tx.known.stored_lanes(tx.connection, group.lanes.iter().copied()).await?;
-            let mut lanes: Vec<i64> = lanes.into_iter().map(|(number, _)| number).collect();
-            lanes.sort_unstable();
-            lanes.dedup();
             let dealt = deal(wanted, &limits);
-            let floors = self.floors.of(&lanes);
-            let taken = self.take(tx, &lanes, floors.as_deref(), &places, &dealt, wanted, factor).await?;
+            let front = self.floors.front(lanes.into_iter().map(|(number, _)| number).collect());
+            let taken = self.take(tx, &front, &places, &dealt, wanted, factor).await?;
             if !taken.is_current {
                 takers = self.current(tx, &takers, claimed).await?;
                 continue;
             }
             next_due = Some(taken.next_due);
             if taken.found >= wanted * factor {
-                self.floors.went_on(&lanes, floors.as_deref(), &taken.keys);
+                self.floors.went_on(&front, &taken.keys);
             } else {
-                self.floors.came_short(&lanes);
+                self.floors.came_short(&front);
                 // What is left may lie before the floors.
-                if floors.is_some() && taken.found == 0 {
+                if front.floors.is_some() && taken.found == 0 {
                     continue;
                 }
-                claimed.has_more |= floors.is_some();
+                claimed.has_more |= front.floors.is_some();
             }
             if taken.locked == 0 && taken.found > 0 && attempt < TRIES {
                 // Others take the same jobs right now: look further behind them.
@@ -187,8 +184,7 @@ impl Claim {
     async fn take(
         &self,
         tx: &mut Tx<'_>,
-        lanes: &[i64],
-        floors: Option<&[Key]>,
+        front: &Front,
         places: &[Place],
         dealt: &[usize],
         wanted: usize,
@@ -198,7 +194,7 @@ impl Claim {
             places.iter().map(|place| (place.number, i64::from(place.link))).collect();
         sessions.sort_unstable();
         sessions.dedup();
-        let mut query = sqlx::query(statement(lanes.len(), floors.is_some()))
+        let mut query = sqlx::query(statement(front.lanes.len(), front.floors.is_some()))
             .bind(sessions.iter().map(|(number, _)| *number).collect::<Vec<_>>())
             .bind(sessions.iter().map(|(_, link)| *link).collect::<Vec<_>>())
             .bind(self.now.as_micros())
@@ -207,8 +203,8 @@ impl Claim {
             .bind((wanted * factor) as i64)
             .bind(dealt.iter().map(|place| places[*place].number).collect::<Vec<_>>())
             .bind(MAX_PAYLOADS as i64)
-            .bind(lanes);
-        if let Some(floors) = floors {
+            .bind(&front.lanes);
+        if let Some(floors) = &front.floors {
             query = query
                 .bind(floors.iter().map(|floor| floor.urgency).collect::<Vec<_>>())
                 .bind(floors.iter().map(|floor| floor.run_at).collect::<Vec<_>>())

@@ -35,6 +35,12 @@ impl Key {
     const FIRST: Self = Self { urgency: i16::MIN, run_at: i64::MIN, seq: i64::MIN };
 }
 
+/// Lanes, in order and each once, and from where they are read now: all from their front if there are no floors.
+pub(super) struct Front {
+    pub(super) lanes: Vec<i64>,
+    pub(super) floors: Option<Vec<Key>>,
+}
+
 /// How far the lanes of a database were taken, by their numbers.
 #[derive(Debug, Default)]
 pub(in super::super) struct Floors(Mutex<HashMap<i64, Progress>>);
@@ -50,8 +56,10 @@ struct Progress {
 }
 
 impl Floors {
-    /// From where each of the lanes is to be read now; `None` if all are to be read as a whole.
-    pub(super) fn of(&self, lanes: &[i64]) -> Option<Vec<Key>> {
+    /// From where these lanes are to be read now.
+    pub(super) fn front(&self, mut lanes: Vec<i64>) -> Front {
+        lanes.sort_unstable();
+        lanes.dedup();
         let lanes_taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let floor = |lane| {
             let progress = lanes_taken.get(lane)?;
@@ -60,23 +68,23 @@ impl Floors {
         };
         let floors: Vec<Option<Key>> = lanes.iter().map(floor).collect();
         let is_of_use = floors.iter().any(Option::is_some);
-        is_of_use.then(|| floors.into_iter().map(|floor| floor.unwrap_or(Key::FIRST)).collect())
+        let floors = is_of_use.then(|| floors.into_iter().map(|floor| floor.unwrap_or(Key::FIRST)).collect());
+        Front { lanes, floors }
     }
 
-    /// A claim took as many jobs as it wanted from these lanes, which are in order. It began at such floors, and took
-    /// the jobs with such keys from such lanes.
-    pub(super) fn went_on(&self, lanes: &[i64], began: Option<&[Key]>, taken: &[(i64, Key)]) {
-        let mut of_lanes = vec![(0, Key::FIRST); lanes.len()];
+    /// A claim took as many jobs as it wanted from there: those with these keys of such lanes.
+    pub(super) fn went_on(&self, front: &Front, taken: &[(i64, Key)]) {
+        let mut of_lanes = vec![(0, Key::FIRST); front.lanes.len()];
         for (lane, key) in taken {
-            if let Ok(place) = lanes.binary_search(lane) {
+            if let Ok(place) = front.lanes.binary_search(lane) {
                 let (count, last) = &mut of_lanes[place];
                 (*count, *last) = (*count + 1, (*last).max(*key));
             }
         }
         let mut lanes_taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (place, (count, last)) in of_lanes.into_iter().enumerate() {
-            let is_whole = began.is_none_or(|began| began[place] == Key::FIRST);
-            match lanes_taken.get_mut(&lanes[place]) {
+            let is_whole = front.floors.as_ref().is_none_or(|floors| floors[place] == Key::FIRST);
+            match lanes_taken.get_mut(&front.lanes[place]) {
                 Some(progress) => {
                     progress.taken = progress.taken.saturating_add(count);
                     if count > 0 {
@@ -88,17 +96,17 @@ impl Floors {
                 }
                 None if count > 0 => {
                     let progress = Progress { last, taken: count, whole_at: Instant::now() };
-                    lanes_taken.insert(lanes[place], progress);
+                    lanes_taken.insert(front.lanes[place], progress);
                 }
                 None => {}
             }
         }
     }
 
-    /// A claim found less than it wanted: there is no backlog any more.
-    pub(super) fn came_short(&self, lanes: &[i64]) {
+    /// A claim found less than it wanted there: there is no backlog any more.
+    pub(super) fn came_short(&self, front: &Front) {
         let mut lanes_taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for lane in lanes {
+        for lane in &front.lanes {
             lanes_taken.remove(lane);
         }
     }
@@ -114,39 +122,39 @@ mod tests {
 
     /// Takes so many jobs of a lane, up to a key.
     fn takes(floors: &Floors, lanes: &[i64], lane: i64, count: usize, last: i64) {
-        let began = floors.of(lanes);
+        let front = floors.front(lanes.to_vec());
         let taken: Vec<(i64, Key)> = (0..count as i64).map(|back| (lane, key(last - back))).collect();
-        floors.went_on(lanes, began.as_deref(), &taken);
+        floors.went_on(&front, &taken);
     }
 
     #[test]
     fn only_a_long_backlog_has_a_floor_where_it_was_left() {
         let floors = Floors::default();
         takes(&floors, &[1, 2], 1, RUN_UP - 1, 100_000);
-        assert_eq!(floors.of(&[1, 2]), None);
+        assert_eq!(floors.front(vec![1, 2]).floors, None);
         takes(&floors, &[1, 2], 1, 1, 100_001);
-        assert_eq!(floors.of(&[1, 2]), Some(vec![key(100_001), Key::FIRST]));
-        assert_eq!(floors.of(&[2]), None);
+        assert_eq!(floors.front(vec![1, 2]).floors, Some(vec![key(100_001), Key::FIRST]));
+        assert_eq!(floors.front(vec![2]).floors, None);
         takes(&floors, &[1, 2], 1, 10, 200_000);
-        assert_eq!(floors.of(&[0, 1, 3]), Some(vec![Key::FIRST, key(200_000), Key::FIRST]));
-        floors.came_short(&[1]);
-        assert_eq!(floors.of(&[1]), None);
+        assert_eq!(floors.front(vec![0, 1, 3]).floors, Some(vec![Key::FIRST, key(200_000), Key::FIRST]));
+        floors.came_short(&floors.front(vec![1]));
+        assert_eq!(floors.front(vec![1]).floors, None);
     }
 
     #[test]
     fn a_lane_is_read_as_a_whole_again_in_time() {
         let floors = Floors::default();
         takes(&floors, &[1], 1, RUN_UP, 100_000);
-        assert!(floors.of(&[1]).is_some());
+        assert!(floors.front(vec![1]).floors.is_some());
         let began = Instant::now();
-        while floors.of(&[1]).is_some() {
+        while floors.front(vec![1]).floors.is_some() {
             assert!(began.elapsed() < 10 * WHOLE_EVERY, "claims that begin at the floor put it off");
             takes(&floors, &[1], 1, 1, 100_001);
             std::thread::sleep(WHOLE_EVERY / 20);
         }
         takes(&floors, &[1], 1, 1, 5);
         assert_eq!(
-            floors.of(&[1]),
+            floors.front(vec![1]).floors,
             Some(vec![key(5)]),
             "what was read as a whole says where the lane begins now"
         );
