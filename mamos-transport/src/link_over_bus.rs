@@ -36,12 +36,14 @@
 //! # Ok(()) }
 //! ```
 
+mod bundles;
 mod connection;
 mod connector;
 mod counts;
 mod handshake;
 mod listener;
 mod names;
+mod outgoing;
 mod parts;
 mod pump;
 mod refusals;

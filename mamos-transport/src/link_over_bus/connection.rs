@@ -14,22 +14,17 @@ use mamos_core::transport::{Connection, Encoding, Frame};
 use mamos_core::{Error, ErrorKind, Result};
 use tokio::sync::Notify;
 
+use super::bundles;
 use super::counts::Counts;
 use super::lock;
 use super::names::LinkName;
-use super::parts::{self, Assembly, PART_BYTES};
+use super::outgoing::Outgoing;
+use super::parts::Assembly;
 use super::pump::FAREWELL_WITHIN;
 use super::refusals::Refusals;
-use super::secrets::{Dropped, Kind, OVERHEAD_BYTES, Opener, Sealer};
+use super::secrets::{Dropped, Kind, Opener, Sealer};
 use super::settings::LinkSettings;
 
-/// The most messages that wait for the bus; beyond that `send` waits.
-const MAX_WAITING: usize = 256;
-/// The same in bytes, and the most that is published at once. A message more is taken if it is alone.
-const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
-/// From so many waiting messages on, or a quarter of the bytes, a second call publishes beside the first.
-const MUCH_WAITING: usize = MAX_WAITING / 4;
-const MUCH_WAITING_BYTES: usize = MAX_WAITING_BYTES / 4;
 /// The most frames that wait for the receiver. What comes beyond that is dropped: the sender will send it
 /// again, and could not be told to wait.
 const MAX_ARRIVED: usize = 1024;
@@ -131,7 +126,6 @@ pub(super) struct Shared {
     peer: String,
     binding: Binding,
     max_frame_bytes: usize,
-    max_message_bytes: usize,
     counts: Arc<Counts>,
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Incoming>,
@@ -150,13 +144,6 @@ pub(super) struct Shared {
     pumped_out: Notify,
 }
 
-struct Outgoing {
-    sealer: Sealer,
-    waiting: VecDeque<Bytes>,
-    bytes: usize,
-    frames_in_parts: u64,
-}
-
 struct Incoming {
     opener: Opener,
     assembly: Assembly,
@@ -173,7 +160,7 @@ impl Shared {
         binding: Binding,
         counts: Arc<Counts>,
     ) -> Self {
-        let outgoing = Outgoing { sealer, waiting: VecDeque::new(), bytes: 0, frames_in_parts: 0 };
+        let outgoing = Outgoing::new(sealer, settings.max_message_bytes);
         let assembly = Assembly::new(settings.max_frame_bytes);
         let incoming = Incoming { opener, assembly, frames: VecDeque::new(), bytes: 0 };
         Self {
@@ -181,7 +168,6 @@ impl Shared {
             topic,
             binding,
             max_frame_bytes: settings.max_frame_bytes,
-            max_message_bytes: settings.max_message_bytes,
             counts,
             outgoing: Mutex::new(outgoing),
             incoming: Mutex::new(incoming),
@@ -219,10 +205,8 @@ impl Shared {
             if self.end.get().is_some() {
                 return;
             }
-            if !matches!(end, End::PeerLeft)
-                && let Ok(bye) = outgoing.sealer.seal(Kind::Bye, &[], &[])
-            {
-                outgoing.push(bye);
+            if !matches!(end, End::PeerLeft) {
+                outgoing.sign(Kind::Bye);
             }
             // Nobody else can have set it: that needs the lock.
             let _ = self.end.set(end);
@@ -249,9 +233,9 @@ impl Shared {
         }
     }
 
-    /// Seals a frame and lets it wait for the bus. `false` if there is no room.
-    fn put(&self, encoding: Encoding, frame: &[u8]) -> Result<bool> {
-        let (worn_out, is_much) = {
+    /// Lets a frame wait for the bus. `false` if there is no room.
+    fn put(&self, encoding: Encoding, frame: &Bytes) -> Result<bool> {
+        let is_much = {
             let mut outgoing = lock(&self.outgoing);
             match self.end.get() {
                 None => {}
@@ -264,13 +248,9 @@ impl Shared {
                 return Ok(false);
             }
             let had_much = outgoing.is_much();
-            let worn_out = outgoing.seal(encoding, frame, self.max_message_bytes).err();
-            (worn_out, !had_much && outgoing.is_much())
+            outgoing.frame(encoding, frame.clone());
+            !had_much && outgoing.is_much()
         };
-        if let Some(error) = worn_out {
-            self.end(End::Failed(error.duplicate()));
-            return Err(error);
-        }
         self.to_write.notify_one();
         // Once, not with every frame: each would wake the pump.
         if is_much {
@@ -281,17 +261,14 @@ impl Shared {
 
     /// Lets a sign of life wait for the bus.
     pub(super) fn ping(&self) {
-        let sealed = {
+        {
             let mut outgoing = lock(&self.outgoing);
             if self.end.get().is_some() {
                 return;
             }
-            outgoing.sealer.seal(Kind::Ping, &[], &[]).map(|ping| outgoing.push(ping))
-        };
-        match sealed {
-            Ok(()) => self.to_write.notify_one(),
-            Err(error) => self.end(End::Failed(error)),
+            outgoing.sign(Kind::Ping);
         }
+        self.to_write.notify_one();
     }
 
     /// Does so much wait that it should not wait for what is on the way?
@@ -299,25 +276,20 @@ impl Shared {
         lock(&self.outgoing).is_much()
     }
 
-    /// All that waits for the bus and goes into one call.
+    /// All that waits for the bus and goes into one call. Nothing, and the end of the connection, if its keys are worn out.
     pub(super) fn take_waiting(&self) -> Vec<Message> {
-        let mut messages = Vec::new();
-        {
-            let mut outgoing = lock(&self.outgoing);
-            let mut bytes = 0;
-            while let Some(next) = outgoing.waiting.front()
-                && (messages.is_empty() || bytes + next.len() <= MAX_WAITING_BYTES)
-            {
-                let Some(payload) = outgoing.waiting.pop_front() else { break };
-                bytes += payload.len();
-                outgoing.bytes -= payload.len();
-                messages.push(Message { topic: self.topic.clone(), payload });
+        let taken = lock(&self.outgoing).take();
+        let messages = match taken {
+            Ok(messages) => messages,
+            Err(error) => {
+                self.end(End::Failed(error));
+                return Vec::new();
             }
-        }
+        };
         if !messages.is_empty() {
             self.room.notify_waiters();
         }
-        messages
+        messages.into_iter().map(|payload| Message { topic: self.topic.clone(), payload }).collect()
     }
 
     /// Takes a message that came on the topic. Gives whether the other side was heard with it.
@@ -346,6 +318,7 @@ impl Shared {
             Kind::Text => self.frame_arrived(&mut incoming, Encoding::Text, content),
             Kind::BinaryPart => self.part_arrived(&mut incoming, Encoding::Binary, content),
             Kind::TextPart => self.part_arrived(&mut incoming, Encoding::Text, content),
+            Kind::Bundle => self.bundle_arrived(&mut incoming, content),
         };
         drop(incoming);
         if let Err(error) = handled {
@@ -369,6 +342,14 @@ impl Shared {
         }
     }
 
+    fn bundle_arrived(&self, incoming: &mut Incoming, mut bundle: Bytes) -> Result<()> {
+        while !bundle.is_empty() {
+            let (encoding, frame) = bundles::read(&mut bundle)?;
+            self.frame_arrived(incoming, encoding, frame)?;
+        }
+        Ok(())
+    }
+
     fn frame_arrived(&self, incoming: &mut Incoming, encoding: Encoding, frame: Bytes) -> Result<()> {
         if frame.len() > self.max_frame_bytes {
             let message =
@@ -387,44 +368,6 @@ impl Shared {
         incoming.bytes += frame.len();
         incoming.frames.push_back((encoding, frame));
         self.readable.notify_one();
-        Ok(())
-    }
-}
-
-impl Outgoing {
-    fn has_room_for(&self, bytes: usize) -> bool {
-        self.waiting.is_empty()
-            || (self.waiting.len() < MAX_WAITING && self.bytes + bytes <= MAX_WAITING_BYTES)
-    }
-
-    fn is_much(&self) -> bool {
-        self.waiting.len() >= MUCH_WAITING || self.bytes >= MUCH_WAITING_BYTES
-    }
-
-    fn push(&mut self, message: Bytes) {
-        self.bytes += message.len();
-        self.waiting.push_back(message);
-    }
-
-    fn seal(&mut self, encoding: Encoding, frame: &[u8], max_message_bytes: usize) -> Result<()> {
-        let (whole, part) = match encoding {
-            Encoding::Binary => (Kind::Binary, Kind::BinaryPart),
-            Encoding::Text => (Kind::Text, Kind::TextPart),
-        };
-        if frame.len() + OVERHEAD_BYTES <= max_message_bytes {
-            let message = self.sealer.seal(whole, &[], frame)?;
-            self.push(message);
-            return Ok(());
-        }
-        self.frames_in_parts += 1;
-        let chunks = frame.chunks(max_message_bytes - OVERHEAD_BYTES - PART_BYTES);
-        // A frame has 8 MiB at most, and a part more than 1 KiB.
-        let count = chunks.len() as u32;
-        for (index, chunk) in (0..).zip(chunks) {
-            let head = parts::head(self.frames_in_parts, index, count);
-            let message = self.sealer.seal(part, &head, chunk)?;
-            self.push(message);
-        }
         Ok(())
     }
 }

@@ -40,13 +40,14 @@ pub(super) enum Kind {
     BinaryPart = 5,
     /// A part of a frame in JSON.
     TextPart = 6,
+    /// Several whole frames.
+    Bundle = 7,
 }
 
 impl Kind {
     fn read(byte: u8) -> Option<Self> {
-        [Self::Ping, Self::Bye, Self::Binary, Self::Text, Self::BinaryPart, Self::TextPart]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        let frames = [Self::Binary, Self::Text, Self::BinaryPart, Self::TextPart, Self::Bundle];
+        [Self::Ping, Self::Bye].into_iter().chain(frames).find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -145,18 +146,35 @@ impl Sealer {
         Self { key, used: 0 }
     }
 
+    #[cfg(test)]
+    pub(super) fn wear_out(&mut self) {
+        self.used = MAX_MESSAGES;
+    }
+
     /// Makes a message. Its content is copied once, and sealed where it then is.
     pub(super) fn seal(&mut self, kind: Kind, head: &[u8], content: &[u8]) -> Result<Bytes> {
+        self.seal_with(kind, head.len() + content.len(), |message| {
+            message.extend_from_slice(head);
+            message.extend_from_slice(content);
+        })
+    }
+
+    /// Makes a message of what is written into it, and of such a length.
+    pub(super) fn seal_with(
+        &mut self,
+        kind: Kind,
+        length: usize,
+        write: impl FnOnce(&mut BytesMut),
+    ) -> Result<Bytes> {
         if self.used >= MAX_MESSAGES {
             let message = "this connection has sent all that its keys are good for; connect anew";
             return Err(Error::new(ErrorKind::Unavailable, "link.send", message));
         }
         self.used += 1;
-        let mut message = BytesMut::with_capacity(OVERHEAD_BYTES + head.len() + content.len());
+        let mut message = BytesMut::with_capacity(OVERHEAD_BYTES + length);
         message.put_u8(kind as u8);
         message.put_u64(self.used);
-        message.extend_from_slice(head);
-        message.extend_from_slice(content);
+        write(&mut message);
         let context = self.key.context(kind, self.used);
         let sealed = &mut message[HEADER_BYTES..];
         let tag = self.key.key.seal_in_place_separate_tag(nonce(self.used), context, sealed);

@@ -97,12 +97,11 @@ async fn a_flood_does_not_wait_for_each_answer() {
     assert!(calls.sizes.len() < 10_000 / 50, "in {} calls", calls.sizes.len());
 }
 
-/// So that it goes together, in one call as soon as the answer is there.
+/// So that it goes together, in one message as soon as the answer is there.
 #[tokio::test(start_paused = true)]
 async fn little_waits_for_the_answer_to_what_went_before() {
     let calls = flow(200, Duration::from_millis(1)).await;
     assert_eq!(calls.most_open, 1);
-    let (first, rest) = calls.sizes.split_first().unwrap();
-    assert_eq!(*first, 1);
-    assert!(rest.iter().rev().skip(1).all(|size| *size > 10), "{:?}", calls.sizes);
+    assert!(calls.sizes.len() < 200 / 10, "{:?}", calls.sizes);
+    assert!(calls.sizes.iter().all(|messages| *messages == 1), "{:?}", calls.sizes);
 }
