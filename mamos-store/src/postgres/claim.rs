@@ -285,7 +285,7 @@ async fn read_sessions(
 }
 
 fn key(row: &PgRow) -> Result<(i64, Key), Fault> {
-    let urgency = !small::<i16>(row.int(JOB + 12)?, "priority")?;
+    let urgency = small(row.int(JOB + 12)?, "priority")?;
     Ok((row.int(JOB + 3)?, Key { urgency, run_at: row.int(JOB + 4)?, seq: row.int(JOB + 2)? }))
 }
 

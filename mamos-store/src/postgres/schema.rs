@@ -55,6 +55,8 @@ pub(super) async fn migrate(connection: &mut PgConnection, schema: &str) -> Resu
 }
 
 async fn bring_up_to_date(connection: &mut PgConnection, schema: &str) -> Result<i64, Fault> {
+    // An index of a large table takes longer than anything of daily work, and so does waiting for who makes it.
+    sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *connection).await?;
     // Asked first: IF NOT EXISTS wants the right to create schemas also when there is nothing to create.
     let is_there = sqlx::query("SELECT to_regnamespace($1) IS NOT NULL").bind(quoted(schema));

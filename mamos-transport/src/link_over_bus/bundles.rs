@@ -23,14 +23,14 @@ pub(super) fn write(bundle: &mut BytesMut, encoding: Encoding, frame: &[u8]) {
     bundle.extend_from_slice(frame);
 }
 
-/// Takes the next frame out. Each has bytes of its own, so that whoever keeps one does not keep all.
+/// Takes the next frame out: a part of the bundle, which keeps all of it.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Corrupt`] if there is no whole frame at the front.
+/// [`ErrorKind::Corrupt`] if there is no whole frame at the front, or the bundle is larger than any should be.
 pub(super) fn read(bundle: &mut Bytes) -> Result<(Encoding, Bytes)> {
     let corrupt = || Error::new(ErrorKind::Corrupt, "link.receive", "a bundle does not consist of frames");
-    if bundle.len() < FRAME_HEAD_BYTES {
+    if !(FRAME_HEAD_BYTES..=MAX_BUNDLE_BYTES).contains(&bundle.len()) {
         return Err(corrupt());
     }
     let encoding = match bundle.get_u8() {
@@ -42,7 +42,7 @@ pub(super) fn read(bundle: &mut Bytes) -> Result<(Encoding, Bytes)> {
     if length > bundle.len() {
         return Err(corrupt());
     }
-    Ok((encoding, Bytes::copy_from_slice(&bundle.split_to(length))))
+    Ok((encoding, bundle.split_to(length)))
 }
 
 #[cfg(test)]

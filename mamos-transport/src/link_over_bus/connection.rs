@@ -343,9 +343,18 @@ impl Shared {
     }
 
     fn bundle_arrived(&self, incoming: &mut Incoming, mut bundle: Bytes) -> Result<()> {
+        let mut overflowed = 0;
         while !bundle.is_empty() {
             let (encoding, frame) = bundles::read(&mut bundle)?;
-            self.frame_arrived(incoming, encoding, frame)?;
+            if incoming.has_room_for(frame.len()) {
+                // Bytes of its own: whoever keeps one frame must not keep them all.
+                self.frame_arrived(incoming, encoding, Bytes::copy_from_slice(&frame))?;
+            } else {
+                overflowed += 1;
+            }
+        }
+        if overflowed > 0 {
+            self.counts.add(|counts| counts.overflowed += overflowed);
         }
         Ok(())
     }
@@ -359,9 +368,7 @@ impl Shared {
         if encoding == Encoding::Text && std::str::from_utf8(&frame).is_err() {
             return Err(Error::new(ErrorKind::Corrupt, "link.receive", "a text frame is not UTF-8"));
         }
-        let is_full =
-            incoming.frames.len() >= MAX_ARRIVED || incoming.bytes + frame.len() > MAX_ARRIVED_BYTES;
-        if is_full && !incoming.frames.is_empty() {
+        if !incoming.has_room_for(frame.len()) {
             self.counts.add(|counts| counts.overflowed += 1);
             return Ok(());
         }
@@ -373,6 +380,10 @@ impl Shared {
 }
 
 impl Incoming {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.frames.is_empty() || (self.frames.len() < MAX_ARRIVED && self.bytes + bytes <= MAX_ARRIVED_BYTES)
+    }
+
     fn take(&mut self) -> Option<Frame> {
         let (encoding, bytes) = self.frames.pop_front()?;
         self.bytes -= bytes.len();

@@ -16,7 +16,7 @@ pub struct LinkCounts {
     pub overflowed: u64,
     /// Frames of which parts were missing when others needed the room.
     pub incomplete: u64,
-    /// Frames and signs of life that the bus did not take.
+    /// Messages that the bus did not take: signs of life, frames, parts of one or several in one.
     pub unpublished: u64,
     /// Messages that are none, and hellos and answers that came too often or not from whom they should.
     pub unusable: u64,

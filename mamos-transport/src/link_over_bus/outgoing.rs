@@ -12,7 +12,8 @@ use super::secrets::{Kind, OVERHEAD_BYTES, Sealer};
 
 /// The most that waits for the bus; beyond that `send` waits.
 const MAX_WAITING: usize = 256;
-/// The same in bytes, and the most that is published at once. A message more is taken if it is alone.
+/// The same in bytes, and about the most that is published at once: what seals and joins frames is not counted. A
+/// message more is taken if it is alone.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// From so much waiting on, or a quarter of the bytes, a second call publishes beside the first.
 const MUCH_WAITING: usize = MAX_WAITING / 4;

@@ -34,9 +34,10 @@ impl Meddler {
         Self::bad_to(seed, |_| true)
     }
 
-    /// The same for frames only: making connections takes its time over a bad bus, and the kit is impatient.
+    /// The same for frames only: making connections takes its time over a bad bus, and so does noticing that the other
+    /// side left whose goodbye was lost; the kit is impatient.
     pub(crate) fn bad_to_frames(seed: u64) -> Self {
-        Self::bad_to(seed, |message| !matches!(message.payload.first(), Some(b'A' | b'B' | 1)))
+        Self::bad_to(seed, |message| !matches!(message.payload.first(), Some(b'A' | b'B' | 1 | 2)))
     }
 
     fn bad_to(seed: u64, is_meant: impl Fn(&Message) -> bool + Send + 'static) -> Self {

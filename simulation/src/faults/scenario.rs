@@ -323,8 +323,10 @@ async fn clocks(directory: &Path, seed: u64, notes: &mut Notes) -> anyhow::Resul
     // Some leases long: whoever believed its own clock would take what others hold, or let it lie.
     tokio::time::sleep(LEASE * 2).await;
     notes.recovers("clocks an hour ahead and an hour behind", &fleet).await?;
+    let places = fleet.places();
+    let manned = places.at(&Fleet::name_of(2)).await?;
     fleet.kill_orchestrator(2)?;
-    notes.recovers("the one with the right clock killed", &fleet).await?;
+    notes.leave("the one with the right clock killed", &fleet, &places, &manned).await?;
     fleet.start_orchestrator(2)?;
     fleet.finish().await
 }

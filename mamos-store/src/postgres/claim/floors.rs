@@ -4,11 +4,11 @@
 //! vacuum. After a long backlog that is nearly all of its work: entries of 900,000 jobs fill some 4,400 pages. So while
 //! one claim after the other takes as much as it wants, the next begins where the last one ended.
 //!
-//! What became ready before that place since, it does not see: a job that was given back, or that another orchestrator
-//! enqueued with a time in the past. Therefore lanes are read as a whole again every [`WHOLE_EVERY`], and whenever a
-//! claim finds less than it wants. What is more urgent is always seen.
+//! What became ready before that place since, it does not see: a scheduled job that was due earlier, one of a
+//! transaction that committed late, one that was enqueued with a time in the past. Therefore lanes are read as a whole
+//! again every [`WHOLE_EVERY`], and whenever a claim finds less than it wants. What is more urgent is always seen.
 //!
-//! Source: the watermark of `PgQ`'s ticks and of Brandur Leach's "Postgres Job Queues & Failure By MVCC" (2015), which
+//! Source: the watermark of `PgQ`'s ticks, and Brandur Leach's "Postgres Job Queues & Failure By MVCC" (2015), which
 //! tells what dead entries do to a queue.
 
 use std::collections::HashMap;
@@ -24,15 +24,15 @@ const WHOLE_EVERY: Duration = Duration::from_millis(100);
 /// The place of a job in the order of claims within a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    /// The priority with all its bits turned around: less is more urgent.
-    pub(super) urgency: i16,
+    /// The priority negated: less is more urgent.
+    pub(super) urgency: i32,
     pub(super) run_at: i64,
     pub(super) seq: i64,
 }
 
 impl Key {
     /// Before all others.
-    const FIRST: Self = Self { urgency: i16::MIN, run_at: i64::MIN, seq: i64::MIN };
+    const FIRST: Self = Self { urgency: i32::MIN, run_at: i64::MIN, seq: i64::MIN };
 }
 
 /// Lanes, in order and each once, and from where they are read now: all from their front if there are no floors.

@@ -8,8 +8,8 @@ const LANES: [usize; 4] = [1, 4, 16, 64];
 /// Where the job begins in a row of it; before that stand counts and times of all.
 pub(super) const JOB: usize = 4;
 
-/// `~` turns the order of priorities around, as the index does, so that keys can be compared as rows.
-const ORDER: &str = "ORDER BY (~priority), run_at, seq";
+/// With the priority negated, as in the index, all parts of a key ascend, and keys can be compared as rows.
+const ORDER: &str = "ORDER BY (-priority::int), run_at, seq";
 /// With a condition that is never true nothing is read.
 const LIMIT: &str = "LIMIT CASE WHEN (SELECT count(*) FROM cur) = $4 THEN $6 ELSE 0 END";
 
@@ -39,18 +39,20 @@ fn text(lanes: Option<usize>, has_floors: bool) -> String {
             ready_in_place(1, has_floors)
         ),
         // Merges the index entries of the lanes as they stand: it reads as many as are wanted, and one
-        // more for each lane. Rows of a merge cannot be locked, so they are locked behind it.
+        // more for each lane. For that each lane names its order, and a part of it by another name: else the server
+        // reads all lanes to their ends and sorts. Rows of a merge cannot be locked, so they are locked behind it.
         lanes => {
             let ready = match lanes {
                 Some(lanes) => {
-                    let arms = (1..=lanes).map(|place| ready_in_place(place, has_floors));
+                    let arms =
+                        (1..=lanes).map(|place| format!("({} {ORDER})", ready_in_place(place, has_floors)));
                     arms.collect::<Vec<_>>().join(" UNION ALL ")
                 }
                 None => ready_in_list(has_floors),
             };
             format!(
-                "keys AS MATERIALIZED (SELECT * FROM ({ready}) k {ORDER} {LIMIT}), \
-                 picked AS MATERIALIZED (SELECT j.id, j.priority, j.run_at, j.seq FROM keys k \
+                "keys AS MATERIALIZED (SELECT * FROM ({ready}) k ORDER BY urgency, run_at, seq {LIMIT}), \
+                 picked AS MATERIALIZED (SELECT j.id, -j.priority::int AS urgency, j.run_at, j.seq FROM keys k \
                      JOIN mamos_job j ON j.id = k.id AND j.state = 2 LIMIT $5 FOR NO KEY UPDATE OF j SKIP LOCKED)"
             )
         }
@@ -63,12 +65,12 @@ fn text(lanes: Option<usize>, has_floors: bool) -> String {
          sized AS (SELECT p.id, s.payload, s.details, row_number() OVER w AS n, \
                  sum(octet_length(s.payload)) OVER w AS bytes \
              FROM picked p LEFT JOIN mamos_spec s ON s.seq = p.seq \
-             WINDOW w AS (ORDER BY (~p.priority), p.run_at, p.seq ROWS UNBOUNDED PRECEDING)), \
+             WINDOW w AS (ORDER BY p.urgency, p.run_at, p.seq ROWS UNBOUNDED PRECEDING)), \
          leased AS (UPDATE mamos_job j SET state = 3, session = ($7::bigint[])[t.n], leased_at = $3, \
                  epoch = j.epoch + 1, started_at = NULL \
              FROM sized t WHERE j.id = t.id AND t.n <= $5 AND (t.n = 1 OR t.bytes IS NULL OR t.bytes <= $8) \
              RETURNING j.id, t.n, j.seq, j.lane, j.run_at, j.epoch, j.attempt, j.crashes, j.deliveries, \
-                 j.deadline, t.payload, t.details, j.priority) \
+                 j.deadline, t.payload, t.details, -j.priority::int) \
          SELECT m.*, l.* FROM (SELECT (SELECT count(*) FROM cur), (SELECT count(*) FROM keys), \
                  (SELECT count(*) FROM picked), \
                  (SELECT run_at FROM mamos_job WHERE state = 1 ORDER BY run_at LIMIT 1)) m \
@@ -80,7 +82,7 @@ fn text(lanes: Option<usize>, has_floors: bool) -> String {
 fn ready_in_place(place: usize, has_floors: bool) -> String {
     let lane = format!("($9::bigint[])[{place}]");
     let floor = has_floors.then(|| {
-        let urgency = urgency(&lane, &format!("($10::smallint[])[{place}]"));
+        let urgency = urgency(&lane, &format!("($10::int[])[{place}]"));
         [urgency, format!("($11::bigint[])[{place}]"), format!("($12::bigint[])[{place}]")]
     });
     ready(&open(&lane), floor)
@@ -90,7 +92,7 @@ fn ready_in_place(place: usize, has_floors: bool) -> String {
 fn ready_in_list(has_floors: bool) -> String {
     let (lanes, floor) = if has_floors {
         let lanes = format!(
-            "SELECT {} AS no, {} AS urgency, w.run_at, w.seq FROM unnest($9::bigint[], $10::smallint[], \
+            "SELECT {} AS no, {} AS urgency, w.run_at, w.seq FROM unnest($9::bigint[], $10::int[], \
              $11::bigint[], $12::bigint[]) AS w(no, urgency, run_at, seq) OFFSET 0",
             open("w.no"),
             urgency("w.no", "w.urgency"),
@@ -103,9 +105,11 @@ fn ready_in_list(has_floors: bool) -> String {
 }
 
 fn ready(lane: &str, floor: Option<[String; 3]>) -> String {
-    let from = floor.map(|floor| format!(" AND (~priority, run_at, seq) >= ({})", floor.join(", ")));
+    let from = floor.map(|floor| format!(" AND (-priority::int, run_at, seq) >= ({})", floor.join(", ")));
     let from = from.unwrap_or_default();
-    format!("SELECT id, priority, run_at, seq FROM mamos_job WHERE state = 2 AND lane = {lane}{from}")
+    format!(
+        "SELECT id, -priority::int AS urgency, run_at, seq FROM mamos_job WHERE state = 2 AND lane = {lane}{from}"
+    )
 }
 
 /// The lane, unless its queue is paused.
@@ -116,10 +120,56 @@ fn open(lane: &str) -> String {
     )
 }
 
-/// The first part of a floor, or the least there is if something more urgent became ready since.
+/// The first part of a floor, or less than any if something more urgent is ready.
 fn urgency(lane: &str, floor: &str) -> String {
     format!(
         "(SELECT CASE WHEN EXISTS (SELECT FROM mamos_job u WHERE u.state = 2 AND u.lane = {lane} \
-         AND (~u.priority) < {floor}) THEN (-32768)::smallint ELSE {floor} END)"
+         AND (-u.priority::int) < {floor}) THEN -32769 ELSE {floor} END)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use mamos_testbed::PostgresSchema;
+    use sqlx::{AssertSqlSafe, Row};
+
+    use super::super::super::connect::{Place, Plans};
+    use super::*;
+    use crate::{PostgresSettings, PostgresStore};
+
+    #[tokio::test]
+    async fn each_lane_is_read_in_order_and_from_the_floor_on() {
+        let schema = PostgresSchema::unique();
+        let settings = PostgresSettings::new(schema.url()).schema(schema.name()).connections(1);
+        let store = PostgresStore::open(settings.clone()).await.unwrap();
+        let mut connection = Place::new(&settings).unwrap().connect_hot(Plans::BY_INDEX).await.unwrap();
+        for (number, lanes) in [1, 4, 16, 64, 65].into_iter().enumerate() {
+            for has_floors in [false, true] {
+                let name = format!("claim_{number}_{has_floors}");
+                let prepare = format!("PREPARE {name} AS {}", statement(lanes, has_floors));
+                sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut connection).await.unwrap();
+                let floors = if has_floors { ", '{0}', '{0}', '{0}'" } else { "" };
+                let explain = format!(
+                    "EXPLAIN EXECUTE {name} ('{{1}}', '{{1}}', 1, 1, 9, 9, '{{1}}', 99, '{{1}}'{floors})"
+                );
+                let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+                let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+                let plan = plan.join("\n");
+                let wrong = format!("{lanes} lanes, floors: {has_floors}:\n{plan}");
+                assert!(!plan.contains("Seq Scan on mamos_job"), "{wrong}");
+                let begins = plan.matches("ROW((- (priority)::integer), run_at, seq) >= ROW(").count();
+                let arms = if lanes > 64 { 1 } else { lanes };
+                assert_eq!(begins, if has_floors { arms } else { 0 }, "{wrong}");
+                if (2..=64).contains(&lanes) {
+                    let keys = plan
+                        .split("CTE keys")
+                        .nth(1)
+                        .and_then(|rest| rest.split("CTE picked").next())
+                        .unwrap();
+                    assert!(keys.contains("Merge Append") && !keys.contains("Sort  ("), "{wrong}");
+                }
+            }
+        }
+        store.close().await;
+    }
 }
