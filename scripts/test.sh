@@ -49,9 +49,9 @@ if [ ${#missing[@]} -gt 0 ] && [ "${CI:-}" = true ]; then
 fi
 has() { local name; for name in "${missing[@]}"; do [ "$name" != "$1" ] || return 1; done; }
 
-# The binaries of tests are named after the servers that they need.
+# The binaries of tests are named after the servers that they need, and so are modules of unit tests.
 tests='all()'
-for name in "${missing[@]}"; do tests="$tests - binary(~$name)"; done
+for name in "${missing[@]}"; do tests="$tests - binary(~$name) - test(~with_$name)"; done
 has postgres && has redis && has nats && has amqp || tests="$tests - binary(servers)"
 
 say "tests"

@@ -129,7 +129,7 @@ fn urgency(lane: &str, floor: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod with_postgres {
     use mamos_testbed::PostgresSchema;
     use sqlx::{AssertSqlSafe, Row};
 
