@@ -57,6 +57,7 @@ use std::time::Duration;
 use mamos_core::Store;
 
 pub use self::promises::PROMISES;
+pub use self::scene::session_at;
 
 /// No promise takes longer on any machine that is not stuck.
 const PATIENCE: Duration = Duration::from_secs(120);

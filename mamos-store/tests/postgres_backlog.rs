@@ -8,21 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mamos_core::agent::state::AgentState;
-use mamos_core::agent::{AgentProfile, AgentRecord};
-use mamos_core::auth::{PublicKey, RegistrationToken};
 use mamos_core::clock::Timestamp;
-use mamos_core::id::{AgentId, AgentKind, JobId, SessionId, TokenId};
+use mamos_core::id::JobId;
 use mamos_core::job::labels::Selector;
 use mamos_core::job::lane::{Lane, LaneId};
 use mamos_core::job::{NewJob, Priority};
 use mamos_core::lease::SessionRef;
-use mamos_core::store::{Attach, ClaimGroup, JobStore, SessionStore, Taker, TokenStore};
+use mamos_core::store::{ClaimGroup, JobStore, Store, Taker};
+use mamos_store::conformance::session_at;
 use mamos_store::{PostgresSettings, PostgresStore};
 use mamos_testbed::PostgresSchema;
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
-const LONG: Duration = Duration::from_secs(3600);
 /// In each of two lanes. Longer than a backlog need be for claims to begin behind its front.
 const JOBS: u64 = 30_000;
 const AT_ONCE: u32 = 700;
@@ -38,47 +35,6 @@ fn job(n: u64, lane: &Arc<Lane>, priority: i16) -> NewJob {
     job.priority = Priority(priority);
     job.run_at = Some(NOW + Duration::from_millis(n));
     job
-}
-
-async fn session(store: &PostgresStore) -> SessionRef {
-    let kind = AgentKind::new("agent").unwrap();
-    let (agent, hash) = (AgentId::from_parts(kind.clone(), NOW, 1), [7; 32]);
-    let token = RegistrationToken {
-        id: TokenId::from_parts(NOW, 1),
-        hash,
-        expires_at: NOW + LONG,
-        uses_left: 1,
-        agent_kind: None,
-        agent_name: None,
-        labels: Default::default(),
-        created_at: NOW,
-    };
-    store.create_token(token).await.unwrap();
-    let profile = AgentProfile::new(kind, "an agent");
-    let record = AgentRecord {
-        id: agent.clone(),
-        state: AgentState::Registered,
-        profile: profile.clone(),
-        labels: Default::default(),
-        is_draining: false,
-        public_key: PublicKey::from_bytes(hash),
-        instance: None,
-        revocation: None,
-        registered_at: NOW,
-        changed_at: NOW,
-        revision: 1,
-    };
-    store.redeem(hash, record, NOW).await.unwrap();
-    let attach = Attach {
-        agent,
-        profile,
-        resume: None,
-        fresh: SessionId::from_parts(NOW, 1),
-        known: Vec::new(),
-        ttl: LONG,
-        orchestrator: "one".to_owned(),
-    };
-    store.attach(attach, NOW).await.unwrap().session
 }
 
 /// All that a claim gives, in order.
@@ -108,7 +64,8 @@ async fn taken_in_order(lanes: u64) {
     for jobs in jobs.chunks(5_000) {
         others.enqueue(jobs.to_vec(), now).await.unwrap();
     }
-    let session = session(&store).await;
+    let store = Arc::new(store);
+    let session = session_at(&(Arc::clone(&store) as Arc<dyn Store>), 1, now).await;
     let mut taken: Vec<JobId> = Vec::new();
     let mut extra = Vec::new();
     let mut urgent_next = None;
@@ -132,8 +89,8 @@ async fn taken_in_order(lanes: u64) {
         if taken.len() / 2_500 > extra.len() && overdue_since.is_none() {
             // Somebody else has something urgent: it comes next. And something that was due long ago.
             let n = 2 * all + extra.len() as u64;
-            let (mut urgent, mut overdue) = (job(n, &lanes[0], 3), job(n + all, &lanes[0], 0));
-            (urgent.run_at, overdue.run_at) = (Some(now), Some(NOW));
+            let (mut urgent, mut overdue) = (job(n, &lanes[0], i16::MAX), job(n + all, &lanes[0], 0));
+            (urgent.run_at, overdue.run_at) = (Some(NOW), Some(NOW));
             (urgent_next, overdue_since) = (Some(urgent.id), Some((overdue.id, Instant::now())));
             extra.extend([urgent.id, overdue.id]);
             others.enqueue(vec![urgent, overdue], now).await.unwrap();

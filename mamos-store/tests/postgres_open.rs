@@ -66,7 +66,22 @@ async fn tables_of_the_first_version_are_brought_up_to_date_with_what_is_in_them
         .sql("CREATE INDEX mamos_job_ready ON mamos_job (lane, priority DESC, run_at, seq) WHERE state = 2");
     schema.sql("DELETE FROM _mamos_migrations WHERE version > 1");
     refused(settings(&schema).migrate(false), ErrorKind::Config, "open it once with `migrate`").await;
-    let store = PostgresStore::open(settings(&schema)).await.unwrap();
+    let short = Duration::from_secs(1);
+    let mut somebody = PgConnection::connect(schema.url()).await.unwrap();
+    let read = format!("BEGIN; SELECT count(*) FROM {}.mamos_job", schema.name());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(read)).execute(&mut somebody).await.unwrap();
+    refused(settings(&schema).timeout(short), ErrorKind::Unavailable, "holds a lock").await;
+    assert_eq!(schema.sql("SELECT max(version) FROM _mamos_migrations"), "1", "nothing was half done");
+    somebody.close().await.unwrap();
+    // Somebody else migrates, and that may take longer than daily work.
+    let mut slow = PgConnection::connect(schema.url()).await.unwrap();
+    sqlx::raw_sql("SELECT pg_advisory_lock(x'6d616d6f73000001'::bigint)").execute(&mut slow).await.unwrap();
+    let done = async {
+        tokio::time::sleep(2 * short).await;
+        slow.close().await.unwrap();
+    };
+    let (store, ()) = tokio::join!(PostgresStore::open(settings(&schema).timeout(short)), done);
+    let store = store.unwrap();
     assert_eq!(schema.sql("SELECT max(version) FROM _mamos_migrations"), "2");
     let index = schema.sql("SELECT indexdef FROM pg_indexes WHERE indexname = 'mamos_job_ready'");
     assert!(index.contains("- (priority)::integer"), "{index}");

@@ -138,7 +138,12 @@ pub(super) async fn session(store: &Arc<dyn Store>, n: u64) -> SessionRef {
     session_at(store, n, at(0)).await
 }
 
-pub(super) async fn session_at(store: &Arc<dyn Store>, n: u64, now: Timestamp) -> SessionRef {
+/// Admits agent `n` and gives it session `n`, opened now and for 30 s. For tests that only need somebody to claim.
+///
+/// # Panics
+///
+/// If the store refuses: each `n` may be used once.
+pub async fn session_at(store: &Arc<dyn Store>, n: u64, now: Timestamp) -> SessionRef {
     admit(store, n).await;
     attach(store, attach_request(n, n), now).await.session
 }

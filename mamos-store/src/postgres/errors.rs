@@ -125,7 +125,7 @@ pub(super) fn explain(error: &sqlx::Error) -> (ErrorKind, &'static str) {
         "3F000" | "42P01" => {
             (Config, "the tables are not there; open the store with migrations, or check `schema`")
         }
-        "42501" => (Config, "the user lacks a right; grant what docs/store-postgres.md lists"),
+        "42501" => (Config, "the user lacks a right; see the rights in docs/store-postgres.md"),
         "25P03" => {
             (Unavailable, "this program stood still within a transaction, and the server ended it; try again")
         }

@@ -55,9 +55,14 @@ pub(super) async fn migrate(connection: &mut PgConnection, schema: &str) -> Resu
 }
 
 async fn bring_up_to_date(connection: &mut PgConnection, schema: &str) -> Result<i64, Fault> {
+    let patience = "SELECT current_setting('statement_timeout')";
+    let patience: String = sqlx::query(patience).fetch_one(&mut *connection).await?.try_get(0)?;
     // An index of a large table takes longer than anything of daily work, and so does waiting for who makes it.
     sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *connection).await?;
+    // But not for a transaction that somebody forgot: all who want the table wait behind this one.
+    let set = "SELECT set_config('lock_timeout', $1, true)";
+    sqlx::query(set).bind(patience).execute(&mut *connection).await?;
     // Asked first: IF NOT EXISTS wants the right to create schemas also when there is nothing to create.
     let is_there = sqlx::query("SELECT to_regnamespace($1) IS NOT NULL").bind(quoted(schema));
     if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {

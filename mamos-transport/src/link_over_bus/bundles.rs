@@ -79,5 +79,8 @@ mod tests {
                 "{wrong:?}"
             );
         }
+        // Many frames of nothing, as nobody honest sends them at once.
+        let mut flood = Bytes::from([BINARY, 0, 0, 0, 0].repeat(MAX_BUNDLE_BYTES / FRAME_HEAD_BYTES + 1));
+        assert_eq!(read(&mut flood).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

@@ -122,64 +122,19 @@ mod tests {
 
     use bytes::Bytes;
     use mamos_core::JobId;
-    use mamos_core::agent::state::AgentState;
-    use mamos_core::agent::{AgentProfile, AgentRecord};
-    use mamos_core::auth::{PublicKey, RegistrationToken};
-    use mamos_core::id::{AgentId, AgentKind, JobKind, QueueName, SessionId, TokenId};
+    use mamos_core::id::{JobKind, QueueName};
     use mamos_core::job::NewJob;
     use mamos_core::job::labels::Selector;
     use mamos_core::job::lane::Lane;
     use mamos_core::lease::SessionRef;
-    use mamos_core::store::{Attach, ClaimGroup, JobStore, SessionStore, Taker, TokenStore};
+    use mamos_core::store::{ClaimGroup, Taker};
     use mamos_store::MemoryStore;
+    use mamos_store::conformance::session_at;
 
     use super::*;
     use crate::crash::{append, life_name, observe};
 
-    const LONG: Duration = Duration::from_secs(3600);
-
-    async fn session(store: &MemoryStore, now: Timestamp) -> SessionRef {
-        let kind = AgentKind::new("crash").unwrap();
-        let (agent, hash) = (AgentId::from_parts(kind.clone(), now, 1), [7; 32]);
-        let token = RegistrationToken {
-            id: TokenId::from_parts(now, 1),
-            hash,
-            expires_at: now + LONG,
-            uses_left: 1,
-            agent_kind: None,
-            agent_name: None,
-            labels: Default::default(),
-            created_at: now,
-        };
-        store.create_token(token).await.unwrap();
-        let profile = AgentProfile::new(kind, "an agent");
-        let record = AgentRecord {
-            id: agent.clone(),
-            state: AgentState::Registered,
-            profile: profile.clone(),
-            labels: Default::default(),
-            is_draining: false,
-            public_key: PublicKey::from_bytes(hash),
-            instance: None,
-            revocation: None,
-            registered_at: now,
-            changed_at: now,
-            revision: 1,
-        };
-        store.redeem(hash, record, now).await.unwrap();
-        let attach = Attach {
-            agent,
-            profile,
-            resume: None,
-            fresh: SessionId::from_parts(now, 1),
-            known: Vec::new(),
-            ttl: LONG,
-            orchestrator: "one".to_owned(),
-        };
-        store.attach(attach, now).await.unwrap().session
-    }
-
-    async fn claimed(store: &MemoryStore, session: SessionRef, job: &str) -> RunRef {
+    async fn claimed(store: &Arc<dyn Store>, session: SessionRef, job: &str) -> RunRef {
         let now = SystemClock.now();
         let kind = JobKind::new("crash.work").unwrap();
         let lane = Arc::new(Lane::new(QueueName::default_queue(), kind, Selector::any()));
@@ -193,14 +148,14 @@ mod tests {
     async fn what_an_agent_held_before_does_not_show_that_work_goes_on() {
         let directory = tempfile::tempdir().unwrap();
         let files = Files::new(directory.path());
-        let store = MemoryStore::new();
-        let session = session(&store, SystemClock.now()).await;
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let session = session_at(&store, 1, SystemClock.now()).await;
         let begins = |run| {
             observe(&files.observed(), &Entry::HandlerStarted { agent: life_name(3, 1), run }).unwrap();
         };
         let soon = Duration::from_millis(100);
         let held = claimed(&store, session, "held").await;
-        let mut progress = Progress::begin(&files, &store).unwrap();
+        let mut progress = Progress::begin(&files, &*store).unwrap();
         let agents = BTreeSet::from([3]);
         begins(held);
         append(&files.accepted(), "a job\n", false).unwrap();
@@ -212,7 +167,7 @@ mod tests {
         );
         begins(claimed(&store, session, "newer").await);
         append(&files.accepted(), "another job\n", false).unwrap();
-        tokio::time::timeout(LONG, progress.resumes(&agents)).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, progress.resumes(&agents)).await.unwrap().unwrap();
     }
 
     #[test]

@@ -8,8 +8,7 @@
 //! transaction that committed late, one that was enqueued with a time in the past. Therefore lanes are read as a whole
 //! again every [`WHOLE_EVERY`], and whenever a claim finds less than it wants. What is more urgent is always seen.
 //!
-//! Source: the watermark of `PgQ`'s ticks, and Brandur Leach's "Postgres Job Queues & Failure By MVCC" (2015), which
-//! tells what dead entries do to a queue.
+//! Source: Leach, "Postgres Job Queues & Failure By MVCC" (2015), tells what dead entries do to a queue.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
